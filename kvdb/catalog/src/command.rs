@@ -1,0 +1,274 @@
+//! What may be asked of the catalog, and how it answers.
+
+use isthmus_engine::{DomainId, Epoch, Incarnation, NodeId, ReplicaId, VolumeId};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+use crate::record::{DomainRecord, NodeRecord, VolumePolicy};
+
+/// Names a request, so that a repeat of it is applied once: random per client process, then counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct RequestId {
+    /// Random number of the asking process.
+    pub client: u64,
+    /// Counts its requests.
+    pub number: u64,
+}
+
+/// Who asks, why and when: kept in the audit trail for what an operator asks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cause {
+    /// A node's name, or `operator`.
+    pub who: String,
+    /// In words; may be empty.
+    pub why: String,
+    /// Wall-clock time of the asking node in ms since 1970.
+    pub at_ms: u64,
+}
+
+/// A command with its id and cause.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// For applying it once.
+    pub id: RequestId,
+    /// For the audit trail.
+    pub cause: Cause,
+    /// What to do.
+    pub command: Command,
+}
+
+/// What may be done. Every command is checked against the state it finds: commands about a volume's configuration
+/// compare and set on its epoch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// Sets up an empty catalog: the cluster's name, id, domains and nodes. Repeating it with the same id is fine.
+    Form {
+        /// The cluster's name.
+        cluster_name: String,
+        /// Its random id, not 0.
+        cluster_id: u64,
+        /// All domains.
+        domains: Vec<(DomainId, DomainRecord)>,
+        /// All nodes.
+        nodes: Vec<(NodeId, NodeRecord)>,
+    },
+    /// A node's process has started on a store (I12). Refused when the start count of a known incarnation went back.
+    /// A new incarnation leaves every in-sync set behind (epochs rise). Ends the primary rights of the node's earlier
+    /// process, which is known to be gone (`Handover::Released`), without a new epoch: the next promotion makes it.
+    NodeStarted {
+        /// Which node.
+        node: NodeId,
+        /// Of its store.
+        incarnation: Incarnation,
+        /// Of its store, this start included.
+        starts: u64,
+    },
+    /// Makes a thin volume with one replica in each data domain (on the node with the lowest id there that has
+    /// registered and the fewest replicas), all of them in sync (all are empty).
+    CreateVolume {
+        /// Its name: 1 to 63 of `a-z 0-9 . _ -`, beginning with a letter or digit.
+        name: String,
+        /// Its size in bytes: more than 0, a multiple of 4096, at most `Catalog::VOLUME_BYTES_MAX`.
+        bytes: u64,
+        /// 512 or 4096.
+        block_bytes: u32,
+        /// What its operator chose.
+        policy: VolumePolicy,
+    },
+    /// Deletes a volume that has no primary.
+    DeleteVolume {
+        /// Which.
+        volume: VolumeId,
+    },
+    /// Makes `candidate` the volume's primary, under a new epoch, not opened yet. Refused when another is primary, when the
+    /// candidate is not in the set that counts (`in_sync`; before `opened`, `opened_set` less inactive domains), or its
+    /// domain is not active.
+    Promote {
+        /// Which volume.
+        volume: VolumeId,
+        /// The epoch that the candidate saw.
+        expected: Epoch,
+        /// Who wants to be primary.
+        candidate: ReplicaId,
+    },
+    /// The primary of exactly this epoch has reconciled its set, and serves.
+    Opened {
+        /// Which volume.
+        volume: VolumeId,
+        /// The epoch that it opens.
+        epoch: Epoch,
+        /// Its primary.
+        primary: ReplicaId,
+    },
+    /// The primary of exactly this epoch takes replicas out of the set (new epoch). It can't take itself out.
+    Shrink {
+        /// Which volume.
+        volume: VolumeId,
+        /// The epoch that the primary serves or opens.
+        epoch: Epoch,
+        /// Its primary.
+        primary: ReplicaId,
+        /// Who leaves.
+        leaving: BTreeSet<ReplicaId>,
+    },
+    /// The primary of exactly this epoch adds a replica to the set (new epoch). Refused when the replica's domain is not
+    /// active, its node has no replica of the volume, or its incarnation is not the node's registered one.
+    Grow {
+        /// Which volume.
+        volume: VolumeId,
+        /// The epoch that the primary serves.
+        epoch: Epoch,
+        /// Its primary.
+        primary: ReplicaId,
+        /// Who joins.
+        joining: ReplicaId,
+    },
+    /// The primary of exactly this epoch starts a new epoch with the same set, which leaves an asked-for joiner out (I6).
+    Renew {
+        /// Which volume.
+        volume: VolumeId,
+        /// The epoch that the primary serves.
+        epoch: Epoch,
+        /// Its primary.
+        primary: ReplicaId,
+    },
+    /// The primary of exactly this epoch serves no more and has given every grant back: nobody is primary now.
+    /// The epoch stays, `handover` becomes `Released`.
+    Release {
+        /// Which volume.
+        volume: VolumeId,
+        /// The epoch that it served.
+        epoch: Epoch,
+        /// Its primary.
+        primary: ReplicaId,
+    },
+    /// First step of a deactivation: the domain is `Deactivating`, its replicas leave every set, primaries in it end
+    /// (`Handover::Taken`), epochs of *all* volumes rise (I6). Refused for an unknown domain, the last active data domain, or
+    /// when a volume would be left without an in-sync replica on a node in `answering` (in an active domain, not in this one),
+    /// unless `accept_data_loss`: then such a volume's set becomes, of the replicas that answer in active domains, all of them
+    /// if none is known to be better; it is written into the audit trail.
+    Deactivate {
+        /// Which domain.
+        domain: DomainId,
+        /// The nodes that answer now, as the asking node knows.
+        answering: BTreeSet<NodeId>,
+        /// The operator's word that what only this domain holds may be lost.
+        accept_data_loss: bool,
+    },
+    /// Last step of a deactivation: no node of the domain can serve any more; votes have moved.
+    Deactivated {
+        /// Which domain.
+        domain: DomainId,
+        /// The proof, for people.
+        proof: String,
+    },
+    /// First step of an activation: the domain is `Activating`.
+    Activate {
+        /// Which domain.
+        domain: DomainId,
+    },
+    /// Last step of an activation: its nodes have caught up and votes have moved: the domain is `Active`.
+    Activated {
+        /// Which domain.
+        domain: DomainId,
+    },
+    /// A domain update can't go on: recorded as failed; the domain goes back to the state that `back_to_active` says.
+    UpdateFailed {
+        /// Which domain.
+        domain: DomainId,
+        /// Why.
+        reason: String,
+    },
+    /// Changes nothing; proves that the asker reaches the leader.
+    Nothing,
+}
+
+/// The answer to a request: what it made, or why it was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    /// Done.
+    Done,
+    /// The volume that was made.
+    Volume(VolumeId),
+    /// The volume's epoch after the command.
+    Epoch(Epoch),
+    /// The name of the domain update that was recorded.
+    Update(String),
+    /// Refused; nothing has changed.
+    Refused(Refusal),
+}
+
+/// Why a command was refused. Its text says what, why and what to do next.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Refusal {
+    /// The cluster has no members yet.
+    #[error("the cluster is not formed yet: start its nodes and wait until they have elected a leader")]
+    NotFormed,
+    /// The cluster was formed with another id.
+    #[error("the store belongs to another cluster (id {0:016x})")]
+    OtherCluster(u64),
+    /// The disk's start count went back: it was rolled back or copied.
+    #[error("the store of node {node} was started {theirs} times, the cluster has seen {ours}: its disk was rolled back or copied; empty its data directory, so that it comes back as a new replica")]
+    RolledBack {
+        /// Which node.
+        node: NodeId,
+        /// Starts that kvdb has seen.
+        ours: u64,
+        /// Starts that the store counts.
+        theirs: u64,
+    },
+    /// No such node.
+    #[error("node {0} is not a member of the cluster")]
+    UnknownNode(NodeId),
+    /// No such domain.
+    #[error("provided cluster domain {0} not found")]
+    UnknownDomain(DomainId),
+    /// No such volume.
+    #[error("volume {0} does not exist")]
+    UnknownVolume(VolumeId),
+    /// A name is taken.
+    #[error("volume {0} exists already")]
+    VolumeExists(String),
+    /// A value is out of its bounds.
+    #[error("{0}")]
+    Invalid(String),
+    /// Too few nodes to place replicas.
+    #[error("no node with a store has registered in domain {0} yet: start it, then try again")]
+    NoNode(String),
+    /// The volume's configuration has moved on.
+    #[error("the volume is at epoch {ours}, the request was for epoch {theirs}")]
+    StaleEpoch {
+        /// The volume's.
+        ours: Epoch,
+        /// The request's.
+        theirs: Epoch,
+    },
+    /// Another replica is primary.
+    #[error("replica {0} is primary")]
+    OtherPrimary(ReplicaId),
+    /// The replica is not in the set that counts.
+    #[error("replica {0} is not in the volume's in-sync set")]
+    NotInSync(ReplicaId),
+    /// The volume is in use.
+    #[error("volume {0} is attached: disconnect its clients first")]
+    InUse(String),
+    /// The domain's state forbids it.
+    #[error("cluster domain {name} is {state}")]
+    DomainState {
+        /// Its name.
+        name: String,
+        /// Its state, in words.
+        state: String,
+    },
+    /// It is the last active data domain.
+    #[error("cluster domain {0} is the last active data domain: activate another one first")]
+    LastDataDomain(String),
+    /// Volumes would lose their only in-sync replica.
+    #[error("deactivating {domain} would leave these volumes without an in-sync replica that answers: {}; bring another replica in sync first, or accept the loss with --accept-data-loss", volumes.join(", "))]
+    WouldLose {
+        /// The domain's name.
+        domain: String,
+        /// The volumes' names.
+        volumes: Vec<String>,
+    },
+}

@@ -1,0 +1,234 @@
+//! What kvdb keeps: domains, nodes, volumes with their in-sync sets, domain updates and the audit trail.
+
+use isthmus_engine::{DomainId, Epoch, Incarnation, NodeId, ReplicaId, VolumeId};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::command::{Answer, RequestId};
+
+/// All that the cluster has agreed on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Catalog {
+    /// The cluster's name and random id, set once by `Form`.
+    pub cluster_name: String,
+    /// Random id of the cluster, set once by `Form`; 0 before. A node whose store belongs to another id refuses to start.
+    pub cluster_id: u64,
+    /// The cluster's incarnation: rises when a survivor is forced to go on without quorum.
+    pub generation: u32,
+    /// The number of applied commands that changed something: the position of the watch stream.
+    pub revision: u64,
+    /// Cluster domains by id.
+    pub domains: BTreeMap<DomainId, DomainRecord>,
+    /// Nodes by id.
+    pub nodes: BTreeMap<NodeId, NodeRecord>,
+    /// Volumes by id. Deleted ones are gone; their ids are never used again.
+    pub volumes: BTreeMap<VolumeId, VolumeRecord>,
+    /// The id that the next volume gets.
+    pub next_volume: u64,
+    /// Activations and deactivations, newest last; at most [`Catalog::UPDATES_MAX`].
+    pub updates: VecDeque<DomainUpdate>,
+    /// Who did what when and why, newest last; at most [`Catalog::AUDIT_MAX`].
+    pub audit: VecDeque<AuditRecord>,
+    /// Answers of the last requests by id, so that a repeated request is applied once; at most [`Catalog::ANSWERS_MAX`].
+    pub answers: VecDeque<(RequestId, Answer)>,
+}
+
+impl Catalog {
+    /// Domain updates kept.
+    pub const UPDATES_MAX: usize = 256;
+    /// Audit records kept.
+    pub const AUDIT_MAX: usize = 4096;
+    /// Request answers kept for repeats.
+    pub const ANSWERS_MAX: usize = 4096;
+    /// Volumes a cluster may have.
+    pub const VOLUMES_MAX: usize = 10_000;
+    /// Bytes of a volume at most (256 TiB).
+    pub const VOLUME_BYTES_MAX: u64 = 256 << 40;
+}
+
+/// What a domain is for: written down, never guessed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DomainRole {
+    /// Holds replicas.
+    Data,
+    /// Only votes.
+    Witness,
+}
+
+/// A domain's life. Only in `Active` its nodes may serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DomainState {
+    /// Its nodes may hold in-sync replicas and serve.
+    Active,
+    /// Its replicas are out of every set; votes and fences still move.
+    Deactivating,
+    /// It serves nothing, joins no set, has no vote.
+    Inactive,
+    /// Its nodes catch up with kvdb; it still serves nothing and joins no set.
+    Activating,
+}
+
+/// A cluster domain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DomainRecord {
+    /// For people and flags, unique.
+    pub name: String,
+    /// What it is for.
+    pub role: DomainRole,
+    /// Where it is in its life.
+    pub state: DomainState,
+    /// When it came into that state, in ms of wall-clock time since 1970 (for people only).
+    pub since_ms: u64,
+    /// When it was made, the same way.
+    pub created_ms: u64,
+}
+
+/// A node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRecord {
+    /// For people and flags, unique.
+    pub name: String,
+    /// Its domain.
+    pub domain: DomainId,
+    /// `host:port` where other nodes reach it.
+    pub peer_address: String,
+    /// `host:port` of its admin API.
+    pub api_address: String,
+    /// `host:port` of its NBD server; none on a witness.
+    pub nbd_address: Option<String>,
+    /// The incarnation of its store, once it has registered (I12).
+    pub incarnation: Option<Incarnation>,
+    /// How often that store was started: a smaller number than this means a disk that was rolled back.
+    pub starts: u64,
+}
+
+/// What a volume does when a replica of its set is lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnPeerLoss {
+    /// Go on with the others after a committed shrink.
+    #[default]
+    Degrade,
+    /// Hold I/O until the peer is back or its domain is deactivated.
+    Suspend,
+}
+
+/// What an acknowledgement means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Durability {
+    /// On stable storage at every member.
+    #[default]
+    Acknowledged,
+    /// Held by every member's kernel; FLUSH and FUA make it durable.
+    Flush,
+}
+
+/// What an operator chose for a volume.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumePolicy {
+    /// What happens when a replica is lost.
+    pub on_peer_loss: OnPeerLoss,
+    /// What an acknowledgement means.
+    pub durability: Durability,
+    /// The domain that should go on when only the link between the sites is cut.
+    pub preferred_domain: Option<DomainId>,
+}
+
+/// How the last primary's rights ended, which says how long the next one has to wait.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Handover {
+    /// It gave them back itself, or its process is known to be gone: no wait.
+    #[default]
+    Released,
+    /// It was taken away: every grant of lower epochs must run out first.
+    Taken,
+}
+
+/// A volume and its replicated configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeRecord {
+    /// For people, flags and NBD export names, unique.
+    pub name: String,
+    /// Its size in bytes: a multiple of 4096.
+    pub bytes: u64,
+    /// Its logical block size in bytes: 512 or 4096.
+    pub block_bytes: u32,
+    /// When it was made, in ms of wall-clock time since 1970.
+    pub created_ms: u64,
+    /// What its operator chose.
+    pub policy: VolumePolicy,
+    /// The configuration number; rises with every change of `primary` or `in_sync`.
+    pub epoch: Epoch,
+    /// Who orders and serves I/O now; none while nobody is attached.
+    pub primary: Option<ReplicaId>,
+    /// Whether `primary` has reconciled its set and may serve (I3). Shrink and growth by a serving primary keep it.
+    pub opened: bool,
+    /// The replicas known to hold every acknowledged write.
+    pub in_sync: BTreeSet<ReplicaId>,
+    /// The set of the last opened epoch: where a promotion that never opened may go back to (I3).
+    pub opened_set: BTreeSet<ReplicaId>,
+    /// The set under the primary whose rights ended last, i.e. whose grants the next primary has to see out.
+    pub granted_set: BTreeSet<ReplicaId>,
+    /// How the last primary's rights ended.
+    pub handover: Handover,
+    /// The nodes that hold a replica.
+    pub replicas: BTreeSet<NodeId>,
+    /// Since when the in-sync set lacks a replica, in ms of wall-clock time; none while all are in it.
+    pub unprotected_since_ms: Option<u64>,
+}
+
+/// Which way a domain goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UpdateAction {
+    /// To serve again.
+    Activate,
+    /// To serve nothing.
+    Deactivate,
+}
+
+/// How far a domain update is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UpdateStatus {
+    /// Asked for, not begun.
+    Pending,
+    /// Under way.
+    InProgress,
+    /// Done; a deactivation also has its proof that the domain's nodes can serve no more.
+    Successful,
+    /// Given up, with the reason.
+    Failed(String),
+}
+
+/// One activation or deactivation of a domain: a recorded plan, resumed by whichever node leads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DomainUpdate {
+    /// Unique, for people: `<domain>-<action>-<number>`.
+    pub name: String,
+    /// Which domain.
+    pub domain: DomainId,
+    /// Which way.
+    pub action: UpdateAction,
+    /// How far.
+    pub status: UpdateStatus,
+    /// When it was asked for, in ms of wall-clock time since 1970.
+    pub created_ms: u64,
+    /// What it proved or what it waits for, for people.
+    pub detail: String,
+}
+
+/// One line of the audit trail.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditRecord {
+    /// The catalog's revision after it.
+    pub revision: u64,
+    /// Wall-clock time in ms since 1970, as the asking node had it.
+    pub at_ms: u64,
+    /// Who asked.
+    pub who: String,
+    /// Why.
+    pub why: String,
+    /// What was done, for people.
+    pub what: String,
+}
