@@ -1,0 +1,454 @@
+//! The disk: files by path, operations in flight in an event heap, faults to switch on, and two ways to die.
+
+use crate::file::{Change, SimulatedFile};
+use crate::random::Random;
+use bytes::Bytes;
+use isthmus_journal::{Disk, DiskBusy, DiskOp, Done, FileId, OpId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::ops::Range;
+
+/// Operations that may be in flight at once.
+pub const IN_FLIGHT_MAX: usize = 256;
+/// The shortest time that an operation takes, in nanoseconds.
+pub const LATENCY_NS_MIN: u64 = 20_000;
+/// What the seed adds to it at most, in nanoseconds.
+pub const LATENCY_NS_SPREAD: u64 = 400_000;
+
+#[derive(Debug)]
+struct InFlight {
+    id: OpId,
+    path: String,
+    work: Work,
+}
+
+#[derive(Debug)]
+enum Work {
+    Read {
+        offset: u64,
+        length: usize,
+    },
+    Change {
+        change: Change,
+        durable: bool,
+        mark: u64,
+    },
+    Sync {
+        mark: u64,
+    },
+}
+
+/// A disk in memory. It outlives the process that uses it: keep the object, [`SimulatedDisk::crash`] it (power lost) or
+/// [`SimulatedDisk::reopen`] it (process killed, cache kept), and give it to the next life.
+#[derive(Debug)]
+pub struct SimulatedDisk {
+    random: Random,
+    now: u64,
+    files: BTreeMap<String, SimulatedFile>,
+    open: BTreeMap<FileId, String>,
+    opened: u32,
+    in_flight: BTreeMap<(u64, u64), InFlight>,
+    submitted: u64,
+    done: Vec<(OpId, io::Result<Done>)>,
+    capacity_bytes: Option<u64>,
+    slowness: u64,
+    unreadable: Vec<(String, Range<u64>)>,
+    unwritable: BTreeSet<String>,
+}
+
+impl SimulatedDisk {
+    /// An empty disk whose latencies and crashes come from `seed`.
+    #[must_use]
+    pub fn new(seed: u64) -> SimulatedDisk {
+        SimulatedDisk {
+            random: Random::new(seed),
+            now: 0,
+            files: BTreeMap::new(),
+            open: BTreeMap::new(),
+            opened: 0,
+            in_flight: BTreeMap::new(),
+            submitted: 0,
+            done: Vec::new(),
+            capacity_bytes: None,
+            slowness: 1,
+            unreadable: Vec::new(),
+            unwritable: BTreeSet::new(),
+        }
+    }
+
+    /// When the next operation completes, in nanoseconds; `None` with nothing in flight.
+    #[must_use]
+    pub fn next_event(&self) -> Option<u64> {
+        self.in_flight.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    /// Lets time pass until `now` (nanoseconds; never back): what is due by then completes, in its order.
+    pub fn advance(&mut self, now: u64) {
+        assert!(
+            now >= self.now,
+            "time goes forward: {now} after {}",
+            self.now
+        );
+        self.now = now;
+        while let Some(entry) = self.in_flight.first_entry() {
+            if entry.key().0 > now {
+                break;
+            }
+            let InFlight { id, path, work } = entry.remove();
+            let result = self.perform(&path, work);
+            self.done.push((id, result));
+        }
+    }
+
+    /// Loses power: files are closed, operations in flight and completions not yet collected are gone, and of each
+    /// change not covered by a completed sync or durable write, the seed keeps all, nothing, or some sectors.
+    pub fn crash(&mut self) {
+        for (path, change) in self.interrupted() {
+            if let Some(file) = self.files.get_mut(&path) {
+                file.change(change);
+            }
+        }
+        for file in self.files.values_mut() {
+            file.crash(&mut self.random);
+        }
+    }
+
+    /// Kills the process but not the machine: files are closed and operations in flight may have been applied in part,
+    /// but what was written stays readable, synced or not (and can still be lost by a later [`SimulatedDisk::crash`]).
+    pub fn reopen(&mut self) {
+        for (path, change) in self.interrupted() {
+            for kept in change.torn(&mut self.random) {
+                if let Some(file) = self.files.get_mut(&path) {
+                    file.change(kept);
+                }
+            }
+        }
+    }
+
+    /// Ends everything in flight, and gives back its changes in an order of the seed.
+    fn interrupted(&mut self) -> Vec<(String, Change)> {
+        self.open.clear();
+        self.done.clear();
+        let mut waiting: Vec<(String, Change)> = Vec::new();
+        for (_, InFlight { path, work, .. }) in std::mem::take(&mut self.in_flight) {
+            if let Work::Change { change, .. } = work {
+                let fits = self
+                    .files
+                    .get(&path)
+                    .is_some_and(|file| self.has_room(file.growth_bytes(&change)));
+                if fits && !self.unwritable.contains(&path) {
+                    let at = self.random.below(waiting.len() as u64 + 1) as usize;
+                    waiting.insert(at, (path, change));
+                }
+            }
+        }
+        waiting
+    }
+
+    /// Limits the space of all files together, or lifts the limit. What is there stays.
+    pub fn set_capacity_bytes(&mut self, bytes: Option<u64>) {
+        self.capacity_bytes = bytes;
+    }
+
+    /// Space that all files take.
+    #[must_use]
+    pub fn allocated_bytes(&self) -> u64 {
+        self.files
+            .values()
+            .map(SimulatedFile::allocated_bytes)
+            .sum()
+    }
+
+    /// Makes operations submitted from now on take `factor` times as long (1 is normal).
+    pub fn set_slowness(&mut self, factor: u64) {
+        assert!(factor >= 1, "a disk can't be faster than it is");
+        self.slowness = factor;
+    }
+
+    /// Makes reads that touch the range fail, until [`SimulatedDisk::heal`].
+    pub fn fail_reads(&mut self, path: &str, range: Range<u64>) {
+        self.unreadable.push((path.to_owned(), range));
+    }
+
+    /// Makes writes, punches and syncs of the file fail, until [`SimulatedDisk::heal`].
+    pub fn fail_writes(&mut self, path: &str) {
+        self.unwritable.insert(path.to_owned());
+    }
+
+    /// Ends all read and write failures.
+    pub fn heal(&mut self) {
+        self.unreadable.clear();
+        self.unwritable.clear();
+    }
+
+    /// Turns over bit `bit` (0 to 7) of the byte at `offset`: decay of what is stored.
+    ///
+    /// # Panics
+    /// When there is no such file or byte.
+    pub fn flip_bit(&mut self, path: &str, offset: u64, bit: u8) {
+        let file = self
+            .files
+            .get_mut(path)
+            .expect("a bit can be flipped only in a file that exists");
+        assert!(
+            offset < file.length && bit < 8,
+            "there is no bit {bit} of byte {offset} in {path}"
+        );
+        file.flip_bit(offset, bit);
+    }
+
+    /// The paths of all files, sorted.
+    pub fn paths(&self) -> impl Iterator<Item = &str> {
+        self.files.keys().map(String::as_str)
+    }
+
+    /// The whole content of a file as a reader sees it; `None` where there is none. For small files.
+    #[must_use]
+    pub fn dump(&self, path: &str) -> Option<Vec<u8>> {
+        let length = self.files.get(path)?.length;
+        self.peek(path, 0, usize::try_from(length).ok()?)
+    }
+
+    /// Some bytes of a file as a reader sees them; `None` where there is no such file.
+    #[must_use]
+    pub fn peek(&self, path: &str, offset: u64, length: usize) -> Option<Vec<u8>> {
+        let file = self.files.get(path)?;
+        let mut bytes = vec![0; length];
+        file.read(offset, &mut bytes);
+        Some(bytes)
+    }
+
+    /// The offsets of the 4 KiB pages of a file that hold something, sorted; all else is zero.
+    #[must_use]
+    pub fn page_offsets(&self, path: &str) -> Vec<u64> {
+        let pages = self.files.get(path).map(SimulatedFile::pages);
+        pages
+            .map(|pages| {
+                pages
+                    .numbers()
+                    .map(|number| number * crate::pages::PAGE_BYTES)
+                    .collect()
+            })
+            .unwrap_or_default()
+    }
+
+    fn has_room(&self, growth: u64) -> bool {
+        self.capacity_bytes
+            .is_none_or(|capacity| growth == 0 || self.allocated_bytes() + growth <= capacity)
+    }
+
+    fn path_of(&self, file: FileId) -> io::Result<String> {
+        self.open
+            .get(&file)
+            .cloned()
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the file is not open"))
+    }
+
+    fn opened(&mut self, path: &str) -> FileId {
+        self.opened += 1;
+        let id = FileId(self.opened);
+        self.open.insert(id, path.to_owned());
+        id
+    }
+
+    fn read(&self, path: &str, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let end = offset.saturating_add(buffer.len() as u64);
+        let bad = |(other, range): &(String, Range<u64>)| {
+            other == path && range.start < end && offset < range.end
+        };
+        if self.unreadable.iter().any(bad) {
+            return Err(io::Error::other("simulated read error"));
+        }
+        self.files
+            .get(path)
+            .ok_or(io::ErrorKind::NotFound)?
+            .read(offset, buffer);
+        Ok(())
+    }
+
+    fn change(&mut self, path: &str, change: Change, durable: Option<u64>) -> io::Result<()> {
+        if self.unwritable.contains(path) {
+            return Err(io::Error::other("simulated write error"));
+        }
+        let growth = self
+            .files
+            .get(path)
+            .ok_or(io::ErrorKind::NotFound)?
+            .growth_bytes(&change);
+        if !self.has_room(growth) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let file = self.files.get_mut(path).ok_or(io::ErrorKind::NotFound)?;
+        match durable {
+            Some(mark) => file.change_durably(change, mark),
+            None => file.change(change),
+        }
+        Ok(())
+    }
+
+    fn perform(&mut self, path: &str, work: Work) -> io::Result<Done> {
+        match work {
+            Work::Read { offset, length } => {
+                let mut buffer = vec![0; length];
+                self.read(path, offset, &mut buffer)?;
+                return Ok(Done::Read(Bytes::from(buffer)));
+            }
+            Work::Change {
+                change,
+                durable,
+                mark,
+            } => self.change(path, change, durable.then_some(mark))?,
+            Work::Sync { .. } if self.unwritable.contains(path) => {
+                return Err(io::Error::other("simulated sync error"));
+            }
+            Work::Sync { mark } => self
+                .files
+                .get_mut(path)
+                .ok_or(io::ErrorKind::NotFound)?
+                .sync(mark),
+        }
+        Ok(Done::Finished)
+    }
+}
+
+impl Disk for SimulatedDisk {
+    fn open(&mut self, path: &str) -> io::Result<FileId> {
+        if !self.files.contains_key(path) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        Ok(self.opened(path))
+    }
+
+    fn create(&mut self, path: &str, bytes: u64, reserve: bool) -> io::Result<FileId> {
+        if self.files.contains_key(path) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        if reserve && !self.has_room(bytes) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let mut file = SimulatedFile {
+            length: bytes,
+            ..SimulatedFile::default()
+        };
+        if reserve {
+            file.reserve(0..bytes);
+        }
+        self.files.insert(path.to_owned(), file);
+        Ok(self.opened(path))
+    }
+
+    fn resize(&mut self, file: FileId, bytes: u64, reserve: bool) -> io::Result<()> {
+        let path = self.path_of(file)?;
+        let before = self.files.get(&path).ok_or(io::ErrorKind::NotFound)?.length;
+        if reserve && bytes > before && !self.has_room(bytes - before) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let file = self.files.get_mut(&path).ok_or(io::ErrorKind::NotFound)?;
+        file.resize(bytes);
+        if reserve {
+            file.reserve(before..bytes);
+        }
+        Ok(())
+    }
+
+    fn length(&mut self, file: FileId) -> io::Result<u64> {
+        let path = self.path_of(file)?;
+        Ok(self.files.get(&path).ok_or(io::ErrorKind::NotFound)?.length)
+    }
+
+    fn remove(&mut self, path: &str) -> io::Result<()> {
+        let folder = format!("{path}/");
+        let removed = |other: &String| other == path || other.starts_with(&folder);
+        self.files.retain(|other, _| !removed(other));
+        self.open.retain(|_, other| !removed(other));
+        Ok(())
+    }
+
+    fn list(&mut self, folder: &str) -> io::Result<Vec<String>> {
+        let prefix = if folder.is_empty() {
+            String::new()
+        } else {
+            format!("{folder}/")
+        };
+        let below = self
+            .files
+            .keys()
+            .filter_map(|path| path.strip_prefix(&prefix));
+        let names: BTreeSet<String> = below
+            .filter_map(|rest| rest.split('/').next())
+            .map(str::to_owned)
+            .collect();
+        Ok(names.into_iter().collect())
+    }
+
+    fn read_now(&mut self, file: FileId, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let path = self.path_of(file)?;
+        self.read(&path, offset, buffer)
+    }
+
+    fn write_now(&mut self, file: FileId, offset: u64, data: &[u8]) -> io::Result<()> {
+        let path = self.path_of(file)?;
+        let mark = self.files.get(&path).ok_or(io::ErrorKind::NotFound)?.mark();
+        self.change(
+            &path,
+            Change::Write {
+                offset,
+                parts: vec![Bytes::copy_from_slice(data)],
+            },
+            Some(mark),
+        )
+    }
+
+    fn submit(&mut self, id: OpId, op: DiskOp) -> Result<(), DiskBusy> {
+        if self.in_flight.len() >= IN_FLIGHT_MAX {
+            return Err(DiskBusy);
+        }
+        let file = match &op {
+            DiskOp::Read { file, .. }
+            | DiskOp::Write { file, .. }
+            | DiskOp::Sync { file }
+            | DiskOp::Punch { file, .. } => *file,
+        };
+        let Ok(path) = self.path_of(file) else {
+            self.done.push((
+                id,
+                Err(io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    "the file is not open",
+                )),
+            ));
+            return Ok(());
+        };
+        let mark = self.files.get(&path).map_or(0, SimulatedFile::mark);
+        let work = match op {
+            DiskOp::Read { offset, length, .. } => Work::Read { offset, length },
+            DiskOp::Write {
+                offset,
+                parts,
+                durable,
+                ..
+            } => Work::Change {
+                change: Change::Write { offset, parts },
+                durable,
+                mark,
+            },
+            DiskOp::Sync { .. } => Work::Sync { mark },
+            DiskOp::Punch { offset, length, .. } => Work::Change {
+                change: Change::Punch { offset, length },
+                durable: false,
+                mark,
+            },
+        };
+        self.submitted += 1;
+        let latency = LATENCY_NS_MIN + self.random.below(LATENCY_NS_SPREAD);
+        self.in_flight.insert(
+            (self.now + latency * self.slowness, self.submitted),
+            InFlight { id, path, work },
+        );
+        Ok(())
+    }
+
+    fn completed(&mut self, out: &mut Vec<(OpId, io::Result<Done>)>) {
+        out.append(&mut self.done);
+    }
+}
