@@ -1,0 +1,238 @@
+//! The command line's grammar.
+
+use crate::size;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::time::Duration;
+
+/// Where quickstart's nodes have their admin API.
+const API_DEFAULT: &str = "http://127.0.0.1:9440,http://127.0.0.1:9441,http://127.0.0.1:9442";
+
+/// Operates an Isthmus cluster: cluster domains, volumes, nodes.
+#[derive(Debug, Parser)]
+#[command(name = "domain-ctl", version, propagate_version = true)]
+pub struct Arguments {
+    /// Admin API addresses of the cluster's nodes, tried in this order until one answers.
+    #[arg(long, global = true, env = "ISTHMUS_API", default_value = API_DEFAULT, value_delimiter = ',', value_name = "URL")]
+    pub api: Vec<String>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show cluster domains, their updates, volumes or nodes
+    Get {
+        /// What to show.
+        #[command(subcommand)]
+        what: Get,
+    },
+    /// Let a cluster domain serve again
+    Activate {
+        /// What to activate.
+        #[command(subcommand)]
+        what: Activate,
+    },
+    /// Make a cluster domain serve nothing: the switch for a failover
+    Deactivate {
+        /// What to deactivate.
+        #[command(subcommand)]
+        what: Deactivate,
+    },
+    /// Create a volume
+    Create {
+        /// What to create.
+        #[command(subcommand)]
+        what: Create,
+    },
+    /// Show everything about a volume
+    Describe {
+        /// What to describe.
+        #[command(subcommand)]
+        what: Describe,
+    },
+    /// Delete a volume
+    Delete {
+        /// What to delete.
+        #[command(subcommand)]
+        what: Delete,
+    },
+    /// The cluster at one glance: would any data be lost if a site failed now?
+    Status {
+        /// How to print it.
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Format,
+    },
+}
+
+/// How to print.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Table,
+    /// JSON.
+    Json,
+    /// YAML.
+    Yaml,
+}
+
+/// A selection of things to show.
+#[derive(Debug, Args)]
+pub struct Selection {
+    /// Show only this one
+    pub name: Option<String>,
+    /// How to print it
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Format,
+}
+
+/// What to show.
+#[derive(Debug, Subcommand)]
+pub enum Get {
+    /// Which domains are active, and whether their replicas are in sync
+    #[command(name = "clusterdomainsstatus", visible_alias = "cds")]
+    ClusterDomainsStatus(Selection),
+    /// Activations and deactivations
+    #[command(
+        name = "clusterdomainupdate",
+        visible_alias = "cdu",
+        alias = "clusterdomainupdates"
+    )]
+    ClusterDomainUpdate(Selection),
+    /// Cluster domains one a line, the witness too
+    #[command(name = "clusterdomains", visible_alias = "cd", aliases = ["clusterdomain", "domain", "domains"])]
+    ClusterDomains(Selection),
+    /// Volumes
+    #[command(alias = "volume")]
+    Volumes(Selection),
+    /// Nodes
+    #[command(alias = "node")]
+    Nodes(Selection),
+}
+
+/// How to wait for a change.
+#[derive(Debug, Args)]
+pub struct Waiting {
+    /// Wait until it is done; exit code 1 if it fails or takes longer than --timeout
+    #[arg(short, long)]
+    pub wait: bool,
+    /// How long --wait waits, e.g. 60s or 5m
+    #[arg(long, value_parser = duration, default_value = "60s")]
+    pub timeout: Duration,
+    /// Why, for the audit trail
+    #[arg(long, default_value = "")]
+    pub reason: String,
+}
+
+/// What to activate.
+#[derive(Debug, Subcommand)]
+pub enum Activate {
+    /// Let a cluster domain serve again
+    #[command(name = "clusterdomain", visible_alias = "cd", alias = "domain")]
+    ClusterDomain {
+        /// The cluster domain's name
+        name: Option<String>,
+        /// Activate all inactive cluster domains
+        #[arg(short, long)]
+        all: bool,
+        /// How to wait.
+        #[command(flatten)]
+        waiting: Waiting,
+    },
+}
+
+/// What to deactivate.
+#[derive(Debug, Subcommand)]
+pub enum Deactivate {
+    /// Make a cluster domain serve nothing
+    #[command(name = "clusterdomain", visible_alias = "cd", alias = "domain")]
+    ClusterDomain {
+        /// The cluster domain's name
+        name: Option<String>,
+        /// Change nothing; say what would happen, and what would be lost
+        #[arg(long)]
+        dry_run: bool,
+        /// Go on even where a volume's only in-sync replica is in this domain: its latest writes may be lost
+        #[arg(long)]
+        accept_data_loss: bool,
+        /// How to wait.
+        #[command(flatten)]
+        waiting: Waiting,
+    },
+}
+
+/// What to create.
+#[derive(Debug, Subcommand)]
+pub enum Create {
+    /// A thin volume with a replica in each data domain
+    Volume {
+        /// 1 to 63 of a-z 0-9 . _ -, beginning with a letter or digit
+        name: String,
+        /// Its size, e.g. 10GiB, 512MiB or plain bytes
+        #[arg(long, value_parser = size::parse)]
+        size: u64,
+        /// Its logical block size in bytes
+        #[arg(long, default_value = "4096", value_parser = ["512", "4096"])]
+        block_size: String,
+        /// What happens when a replica is lost
+        #[arg(long, value_enum, default_value_t)]
+        on_peer_loss: OnPeerLoss,
+        /// The domain that goes on when only the link between the sites is cut
+        #[arg(long, value_name = "DOMAIN")]
+        preferred_domain: Option<String>,
+    },
+}
+
+/// What happens when a replica is lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum OnPeerLoss {
+    /// Go on without it once kvdb agreed
+    #[default]
+    Degrade,
+    /// Hold I/O until it is back or its domain is deactivated
+    Suspend,
+}
+
+/// What to describe.
+#[derive(Debug, Subcommand)]
+pub enum Describe {
+    /// A volume, its replicas, and what to do about it
+    Volume {
+        /// The volume's name
+        name: String,
+        /// How to print it
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Format,
+    },
+}
+
+/// What to delete.
+#[derive(Debug, Subcommand)]
+pub enum Delete {
+    /// A volume that no client uses, with all its data
+    Volume {
+        /// The volume's name
+        name: String,
+    },
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.chars().take_while(char::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let scale = match unit {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return Err(format!("'{text}' is no duration: write e.g. 60s or 5m")),
+    };
+    let seconds = number
+        .parse::<u64>()
+        .ok()
+        .and_then(|count| count.checked_mul(scale))
+        .filter(|seconds| (1..=86_400).contains(seconds));
+    seconds
+        .map(Duration::from_secs)
+        .ok_or_else(|| format!("'{text}' is no duration between 1s and 24h"))
+}

@@ -1,0 +1,66 @@
+//! The commands, a file for each kind of thing.
+
+mod domains;
+mod nodes;
+mod status;
+mod volumes;
+
+use crate::arguments::{Activate, Arguments, Command, Create, Deactivate, Delete, Describe, Get};
+use crate::client::Client;
+use crate::failure::Failure;
+
+/// What storkctl says when there is nothing to show.
+const NOTHING_FOUND: &str = "No resources found.\n";
+
+/// Does what the command line says.
+///
+/// # Errors
+/// When it can't be done; the text is for the user.
+pub fn run(arguments: Arguments) -> Result<(), Failure> {
+    let client = Client::new(&arguments.api)?;
+    match arguments.command {
+        Command::Get { what } => match what {
+            Get::ClusterDomainsStatus(selection) => domains::get_status(&client, &selection),
+            Get::ClusterDomainUpdate(selection) => domains::get_updates(&client, &selection),
+            Get::ClusterDomains(selection) => domains::get_domains(&client, &selection),
+            Get::Volumes(selection) => volumes::get(&client, &selection),
+            Get::Nodes(selection) => nodes::get(&client, &selection),
+        },
+        Command::Activate {
+            what: Activate::ClusterDomain { name, all, waiting },
+        } => domains::activate(&client, name, all, &waiting),
+        Command::Deactivate {
+            what:
+                Deactivate::ClusterDomain {
+                    name,
+                    dry_run,
+                    accept_data_loss,
+                    waiting,
+                },
+        } => domains::deactivate(&client, name, dry_run, accept_data_loss, &waiting),
+        Command::Create {
+            what:
+                Create::Volume {
+                    name,
+                    size,
+                    block_size,
+                    on_peer_loss,
+                    preferred_domain,
+                },
+        } => volumes::create(
+            &client,
+            name,
+            size,
+            &block_size,
+            on_peer_loss,
+            preferred_domain,
+        ),
+        Command::Describe {
+            what: Describe::Volume { name, output },
+        } => volumes::describe(&client, &name, output),
+        Command::Delete {
+            what: Delete::Volume { name },
+        } => volumes::delete(&client, &name),
+        Command::Status { output } => status::show(&client, output),
+    }
+}

@@ -1,0 +1,153 @@
+//! Nodes: as the cluster knows them, and what each says about itself.
+
+use crate::domains::{DomainRole, DomainState};
+use crate::observed::Observed;
+use serde::{Deserialize, Serialize};
+
+/// A node as the cluster knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// Its number.
+    pub id: u32,
+    /// Its domain's name.
+    pub domain: String,
+    /// What its domain is for.
+    pub role: DomainRole,
+    /// Its domain's state.
+    pub domain_state: DomainState,
+    /// Where other nodes reach it.
+    pub peer_address: String,
+    /// Where its admin API is.
+    pub api_address: String,
+    /// Where its NBD server is; none on a witness.
+    pub nbd_address: Option<String>,
+    /// The incarnation of its store, in hex; none before its first start.
+    pub incarnation: Option<String>,
+    /// How often that store was started.
+    pub starts: u64,
+    /// Whether it has a vote in kvdb.
+    pub voter: bool,
+    /// Whether it leads kvdb.
+    pub leader: bool,
+    /// Whether it answered just now.
+    pub answers: bool,
+    /// When it was last heard, in ms since 1970; none when never since the answering node started.
+    pub observed_at_ms: Option<u64>,
+    /// Round trip from the answering node, in microseconds; none when not known.
+    pub round_trip_us: Option<u64>,
+    /// What is wrong; empty when nothing is.
+    pub reason: String,
+    /// What to do about it; empty when there is nothing.
+    pub next: String,
+}
+
+/// All nodes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeList {
+    /// The nodes in the order of their ids.
+    pub items: Vec<Node>,
+    /// How far this can be trusted.
+    pub observed: Observed,
+}
+
+/// kvdb as one node sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KvdbView {
+    /// The id of the node that leads, as this node knows.
+    pub leader: Option<u32>,
+    /// The Raft term.
+    pub term: u64,
+    /// The ids of the voters, as this node knows.
+    pub voters: Vec<u32>,
+    /// The catalog's revision that this node has applied.
+    pub revision: u64,
+}
+
+/// What a node says about itself, and about the volumes of which it holds a replica.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRuntime {
+    /// Its id.
+    pub node: u32,
+    /// Its name.
+    pub name: String,
+    /// The program's version.
+    pub version: String,
+    /// The incarnation of its store, in hex.
+    pub incarnation: String,
+    /// How often its store was started.
+    pub starts: u64,
+    /// How long it runs, in seconds.
+    pub uptime_seconds: u64,
+    /// When it said this, in ms since 1970 by its own clock.
+    pub observed_at_ms: u64,
+    /// kvdb as it sees it.
+    pub kvdb: KvdbView,
+    /// Its host has acted on the catalog up to this revision: no volume of it serves by an older one.
+    pub acted_on_revision: u64,
+    /// Its replicas, in the order of their volumes' ids.
+    pub volumes: Vec<VolumeRuntime>,
+    /// Only on the node that leads kvdb: what each domain update in progress waits for, by the update's name.
+    #[serde(default)]
+    pub updates_waiting: Vec<(String, String)>,
+}
+
+/// What a node's replica does now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum VolumeRole {
+    /// Nothing: nobody is primary, or it is outside the set.
+    Idle,
+    /// It mirrors.
+    Secondary,
+    /// It was chosen and reconciles; it does not serve yet.
+    Opening,
+    /// It orders and serves I/O.
+    Primary,
+    /// It is primary and its I/O waits; `reason` says for what.
+    Frozen,
+    /// A fault stopped it; `reason` says which.
+    Stopped,
+}
+
+/// One replica, as its own node sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeRuntime {
+    /// The volume's id.
+    pub volume: u64,
+    /// The highest epoch that the replica has durably seen: (generation, number).
+    pub epoch: (u32, u32),
+    /// What it does.
+    pub role: VolumeRole,
+    /// Whether it may still answer a client under any epoch: false is a promise, and part of the proof of a fence.
+    pub may_serve: bool,
+    /// The committed position's seq that it knows.
+    pub committed_seq: u64,
+    /// Clients attached.
+    pub clients: u32,
+    /// Only from a primary: the replicas outside the set.
+    #[serde(default)]
+    pub absent: Vec<ReplicaProgress>,
+    /// What it waits for, or what stopped it; empty when nothing.
+    #[serde(default)]
+    pub reason: String,
+}
+
+/// A replica outside the set, as the volume's primary sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaProgress {
+    /// The replica's node id.
+    pub node: u32,
+    /// Whether it is being brought back now.
+    pub resyncing: bool,
+    /// Bytes that it may lack (all of its dirty map).
+    pub dirty_bytes: u64,
+    /// Bytes that need no more work, of `total_bytes`; 0 when not resyncing.
+    pub done_bytes: u64,
+    /// Bytes to bring over in all; 0 when not resyncing.
+    pub total_bytes: u64,
+    /// How fast, in bytes per second; 0 when not known.
+    pub bytes_per_second: u64,
+    /// Since when it is outside, in ms since 1970.
+    pub since_ms: Option<u64>,
+}
