@@ -51,7 +51,9 @@ impl BlockRange {
     /// Whether the range lies in a volume of `blocks` blocks, without overflow.
     #[must_use]
     pub fn fits(self, blocks: u64) -> bool {
-        self.start.checked_add(self.count).is_some_and(|end| end <= blocks)
+        self.start
+            .checked_add(self.count)
+            .is_some_and(|end| end <= blocks)
     }
 }
 
@@ -63,9 +65,14 @@ impl BlockRange {
 /// When `data` is not exactly one block.
 #[must_use]
 pub fn block_checksum(volume: VolumeId, block: u64, data: &[u8]) -> u32 {
-    assert_eq!(data.len() as u64, BLOCK_BYTES, "a checksum is of one whole block");
+    assert_eq!(
+        data.len() as u64,
+        BLOCK_BYTES,
+        "a checksum is of one whole block"
+    );
     // SplitMix64's finalizer spreads volume and block over the 32 bits that start the CRC.
-    let mut seed = volume.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ block.wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mut seed =
+        volume.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ block.wrapping_mul(0xbf58_476d_1ce4_e5b9);
     seed = (seed ^ (seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     seed = (seed ^ (seed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     let mut hasher = crc32fast::Hasher::new_with_initial((seed ^ (seed >> 31)) as u32);

@@ -29,7 +29,9 @@ pub struct ReplicaId {
 }
 
 /// A volume's configuration number, the fencing token: ordered first by the cluster's generation, then by the number.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct Epoch {
     /// The cluster's incarnation; rises when a survivor is forced to go on without quorum.
     pub generation: u32,
@@ -39,17 +41,25 @@ pub struct Epoch {
 
 impl Epoch {
     /// The epoch before any: no primary has ever served under it.
-    pub const ZERO: Epoch = Epoch { generation: 0, number: 0 };
+    pub const ZERO: Epoch = Epoch {
+        generation: 0,
+        number: 0,
+    };
 
     /// The next epoch of the same generation.
     #[must_use]
     pub fn next(self) -> Epoch {
-        Epoch { generation: self.generation, number: self.number + 1 }
+        Epoch {
+            generation: self.generation,
+            number: self.number + 1,
+        }
     }
 }
 
 /// The position of a write in its volume's one order of writes. The first write has 1; 0 is before any.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct Seq(pub u64);
 
 impl Seq {
@@ -65,7 +75,9 @@ impl Seq {
 
 /// What identifies a record: the epoch under which its primary ordered it, and its place in the order.
 /// Two replicas that hold a record with the same position hold the same records before it, too.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct Position {
     /// The epoch under which the record was ordered.
     pub epoch: Epoch,

@@ -1,0 +1,203 @@
+//! Grants: a replica's time-limited promise to its primary (I3, promise 3).
+//!
+//! The giver counts from when it answered, plus drift; the holder from when it asked. So the holder's right always ends first,
+//! whatever the message took. A giver that knows of a higher epoch gives no more.
+
+use super::{Given, Phase, Primary, Replica, Role, Stage};
+use crate::effect::{Effect, Effects};
+use crate::ids::{Epoch, NodeId, Seq};
+use crate::message::Message;
+use crate::time::Time;
+
+impl Replica {
+    /// The primary asks for a grant.
+    pub(super) fn on_grant_request(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        epoch: Epoch,
+        asked: Time,
+        committed: Seq,
+        effects: &mut Effects,
+    ) {
+        if epoch < self.configuration.epoch {
+            self.send(
+                from,
+                Message::Stale {
+                    epoch: self.configuration.epoch,
+                },
+                None,
+                effects,
+            );
+            return;
+        }
+        let Role::Following(following) = &mut self.role else {
+            return;
+        };
+        if epoch != self.configuration.epoch || following.primary != from || !following.aligned {
+            return;
+        }
+        following.told_committed = following.told_committed.max(committed);
+        self.follow_committed(committed, effects);
+        // Knows of a higher epoch with another primary: promises nothing more (I3).
+        if self.view.as_ref().is_some_and(|view| {
+            view.configuration.epoch > self.configuration.epoch
+                && view
+                    .configuration
+                    .primary
+                    .is_none_or(|primary| primary.node != from)
+        }) {
+            return;
+        }
+        let until = now + self.settings.lease_of_giver();
+        if self
+            .given
+            .is_some_and(|given| given.to != from && given.until >= now)
+        {
+            return;
+        }
+        self.given = Some(Given {
+            to: from,
+            epoch,
+            until,
+        });
+        // The epoch must be durable before a promise under it goes out: a restart counts from the configuration it finds.
+        self.send(
+            from,
+            Message::Grant { epoch, asked },
+            Some(self.adopted),
+            effects,
+        );
+    }
+
+    /// The primary serves no more under an epoch.
+    pub(super) fn on_give_up(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        epoch: Epoch,
+        effects: &mut Effects,
+    ) {
+        if self
+            .given
+            .is_some_and(|given| given.to == from && given.epoch <= epoch)
+        {
+            self.given = None;
+            self.adopt_if_free(now, effects);
+            self.step(now, effects);
+        }
+    }
+
+    /// A member has promised.
+    pub(super) fn on_grant(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        epoch: Epoch,
+        asked: Time,
+        effects: &mut Effects,
+    ) {
+        let lease = self.settings.lease;
+        let current = self.configuration.epoch;
+        let Some(primary) = self.primary_mut() else {
+            return;
+        };
+        if epoch != current || asked > now || primary.phase == Phase::Releasing {
+            return;
+        }
+        let Some(member) = primary.members.get_mut(&from) else {
+            return;
+        };
+        member.grant_until = member.grant_until.max(asked + lease);
+        member.heard = now;
+        self.step(now, effects);
+    }
+
+    /// kvdb answered that the view was still the newest after `begun`.
+    pub fn on_confirmed(&mut self, now: Time, begun: Time, confirmed: bool, effects: &mut Effects) {
+        if self.damaged.is_some() {
+            return;
+        }
+        let lease = self.settings.lease;
+        let Some(primary) = self.primary_mut() else {
+            return;
+        };
+        primary.kvdb_asked = None;
+        // A confirmation that was begun before the wait for older grants ended proves nothing wrong: it only tells the epoch.
+        if confirmed && primary.phase != Phase::Releasing {
+            primary.kvdb_until = primary.kvdb_until.max(begun + lease);
+        }
+        self.step(now, effects);
+    }
+
+    /// Whether this primary's set needs kvdb's grant: one site could serve alone, unknown to the other.
+    pub(super) fn needs_kvdb(&self) -> bool {
+        self.view
+            .as_ref()
+            .is_none_or(|view| view.in_one_domain(&self.configuration.in_sync))
+    }
+
+    /// The right to acknowledge writes that all members hold.
+    pub(super) fn may_acknowledge(&self, now: Time, primary: &Primary) -> bool {
+        primary.phase == Phase::Serving
+            && self.persisted >= self.adopted
+            && (!self.needs_kvdb() || primary.kvdb_until > now)
+    }
+
+    /// The right to answer reads: every member's grant, too.
+    pub(super) fn may_read(&self, now: Time, primary: &Primary) -> bool {
+        self.may_acknowledge(now, primary)
+            && primary
+                .members
+                .values()
+                .all(|member| member.grant_until > now)
+    }
+
+    /// Asks members, and kvdb where needed, for the next grants.
+    pub(super) fn renew_grants(&mut self, now: Time, effects: &mut Effects) {
+        let (renewal, epoch, committed) = (
+            self.settings.renewal(),
+            self.configuration.epoch,
+            self.log.committed(),
+        );
+        let needs_kvdb = self.needs_kvdb();
+        let patience = self.settings.lease;
+        let Some(primary) = self.primary_mut() else {
+            return;
+        };
+        if now < primary.next_renewal || primary.phase == Phase::Releasing {
+            return;
+        }
+        primary.next_renewal = now + renewal;
+        let ask: Vec<NodeId> = primary
+            .members
+            .iter()
+            .filter(|(_, member)| member.stage == Stage::Aligned)
+            .map(|(node, _)| *node)
+            .collect();
+        if needs_kvdb && primary.kvdb_asked.is_none_or(|at| now.since(at) > patience) {
+            primary.kvdb_asked = Some(now);
+            effects.push(Effect::Confirm);
+        }
+        for node in ask {
+            self.send(
+                node,
+                Message::GrantRequest {
+                    epoch,
+                    asked: now,
+                    committed,
+                },
+                Some(self.adopted),
+                effects,
+            );
+        }
+    }
+
+    /// Grants are wanted now, not at the next renewal.
+    pub(super) fn renew_soon(&mut self, now: Time, effects: &mut Effects) {
+        if let Some(primary) = self.primary_mut() {
+            primary.next_renewal = now;
+        }
+        self.renew_grants(now, effects);
+    }
+}

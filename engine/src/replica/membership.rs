@@ -1,0 +1,303 @@
+//! Losing and gaining members while primary: I2 and I6.
+
+use super::{JOIN_BACKOFF, Joiner, Member, Phase, Replica, Role, Stage};
+use crate::configuration::View;
+use crate::effect::{Effects, ProposalKind};
+use crate::ids::{Epoch, NodeId, ReplicaId};
+use crate::message::Message;
+use crate::time::Time;
+use std::collections::BTreeSet;
+
+impl Replica {
+    /// A newer epoch keeps this replica primary: the members are now those of its set, and joiners as long as they may join.
+    pub(super) fn reform_members(&mut self, now: Time, effects: &mut Effects) {
+        let in_sync = self.configuration.in_sync.clone();
+        let eligible = self.eligible();
+        let configuration = self.configuration.clone();
+        let adopted = self.adopted;
+        let me = self.me;
+        let Some(primary) = self.primary_mut() else {
+            return;
+        };
+        // This epoch either took an asked-for joiner in, or leaves it out: the older question is void (I6).
+        primary.members.retain(|_, member| {
+            in_sync.contains(&member.replica)
+                || (member.joiner.is_some() && eligible.contains(&member.replica))
+        });
+        for member in primary.members.values_mut() {
+            member.durable = crate::ids::Seq::ZERO;
+            match &mut member.joiner {
+                Some(_) if in_sync.contains(&member.replica) => member.joiner = None,
+                Some(joiner) => joiner.asked = false,
+                None => {}
+            }
+        }
+        for replica in in_sync.iter().filter(|replica| **replica != me) {
+            primary
+                .members
+                .entry(replica.node)
+                .or_insert_with(|| Member::new(*replica, now));
+        }
+        let stages: Vec<(NodeId, Stage)> = primary
+            .members
+            .iter()
+            .map(|(node, member)| (*node, member.stage))
+            .collect();
+        for (node, stage) in stages {
+            match stage {
+                Stage::Aligned => self.send(
+                    node,
+                    Message::Configure {
+                        configuration: configuration.clone(),
+                    },
+                    Some(adopted),
+                    effects,
+                ),
+                Stage::Prepared | Stage::Unreached => self.prepare_member(now, node, effects),
+            }
+        }
+        self.renew_soon(now, effects);
+        self.step(now, effects);
+    }
+
+    /// A member's session is gone.
+    pub(super) fn member_lost(&mut self, now: Time, node: NodeId, effects: &mut Effects) {
+        let Some(primary) = self.primary_mut() else {
+            return;
+        };
+        let Some(member) = primary.members.get_mut(&node) else {
+            return;
+        };
+        member.stage = Stage::Unreached;
+        member.durable = crate::ids::Seq::ZERO;
+        member.lost.get_or_insert(now);
+        if let Some(joiner) = &mut member.joiner {
+            joiner.copied = false;
+            // Never asked for: kvdb can't have added it, so it need not be waited for.
+            if !joiner.asked {
+                primary.members.remove(&node);
+                primary.join_tried.insert(node, now);
+            }
+        }
+        self.step(now, effects);
+    }
+
+    /// A joiner says that it has copied everything.
+    pub(super) fn on_copied_by(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        epoch: Epoch,
+        effects: &mut Effects,
+    ) {
+        let current = self.configuration.epoch;
+        let Some(primary) = self.primary_mut() else {
+            return;
+        };
+        let Some(member) = primary.members.get_mut(&from) else {
+            return;
+        };
+        if epoch != current || member.stage != Stage::Aligned {
+            return;
+        }
+        member.heard = now;
+        if let Some(joiner) = &mut member.joiner {
+            joiner.copied = true;
+        }
+        self.grow(now, effects);
+    }
+
+    /// Looks after lost members and waiting joiners.
+    pub(super) fn watch_members(&mut self, now: Time, effects: &mut Effects) {
+        self.remind_members(now, effects);
+        self.shrink(now, effects);
+        self.drop_joiners(now, effects);
+        self.grow(now, effects);
+        self.invite(now, effects);
+    }
+
+    /// `Prepare` may have met a member that could not take the epoch yet.
+    fn remind_members(&mut self, now: Time, effects: &mut Effects) {
+        let patience = self.settings.reconnect_grace();
+        let Some(primary) = self.primary_mut() else {
+            return;
+        };
+        let waiting: Vec<NodeId> = primary
+            .members
+            .iter()
+            .filter(|(_, member)| {
+                member.stage == Stage::Prepared && now.since(member.prepared) >= patience
+            })
+            .map(|(node, _)| *node)
+            .collect();
+        for node in waiting {
+            self.prepare_member(now, node, effects);
+        }
+    }
+
+    /// Members that don't answer are asked out of the set, where the policy allows it (I2): nothing is acknowledged without
+    /// them before the commit has been seen.
+    fn shrink(&mut self, now: Time, effects: &mut Effects) {
+        let Role::Primary(primary) = &self.role else {
+            return;
+        };
+        let Some(view) = &self.view else { return };
+        if primary.phase == Phase::Releasing || view.configuration.epoch != self.configuration.epoch
+        {
+            return;
+        }
+        let lost: BTreeSet<ReplicaId> = primary
+            .members
+            .values()
+            .filter(|member| member.joiner.is_none() && self.is_lost(now, view, member))
+            .map(|member| member.replica)
+            .collect();
+        let leaving: BTreeSet<ReplicaId> = lost
+            .iter()
+            .filter(|replica| {
+                let domain = view.domains.get(&replica.node);
+                let stays = |other: &&ReplicaId| {
+                    view.domains.get(&other.node) == domain && !lost.contains(other)
+                };
+                view.may_degrade || self.configuration.in_sync.iter().any(|other| stays(&other))
+            })
+            .copied()
+            .collect();
+        if !leaving.is_empty() {
+            self.propose(now, ProposalKind::Shrink, leaving, effects);
+        }
+    }
+
+    fn is_lost(&self, now: Time, view: &View, member: &Member) -> bool {
+        let Role::Primary(primary) = &self.role else {
+            return false;
+        };
+        let timeout = self.settings.replica_timeout;
+        // Where only the link is cut, the preferred site asks first.
+        let preferred = view
+            .preferred_domain
+            .is_none_or(|domain| view.domains.get(&self.me.node) == Some(&domain));
+        let extra = if preferred {
+            std::time::Duration::ZERO
+        } else {
+            timeout
+        };
+        if member
+            .lost
+            .is_some_and(|since| now.since(since) >= self.settings.reconnect_grace() + extra)
+        {
+            return true;
+        }
+        let silent = now.since(member.heard) >= timeout + extra;
+        let overdue = primary.pending.front().is_some_and(|(seq, _, came)| {
+            member.durable < *seq && now.since(*came) >= timeout + extra
+        });
+        // A write that this replica's own journal does not hold yet says nothing about the member.
+        let ours = primary
+            .pending
+            .front()
+            .is_some_and(|(seq, _, _)| self.log.durable() >= *seq);
+        silent || (overdue && ours)
+    }
+
+    fn drop_joiners(&mut self, now: Time, effects: &mut Effects) {
+        let timeout = self.settings.replica_timeout;
+        let eligible = self.eligible();
+        let Some(primary) = self.primary_mut() else {
+            return;
+        };
+        let gone: Vec<(NodeId, bool)> = primary
+            .members
+            .iter()
+            .filter_map(|(node, member)| {
+                let joiner = member.joiner?;
+                let overdue = primary.pending.front().is_some_and(|(seq, _, came)| {
+                    member.durable < *seq && now.since(*came) >= timeout
+                });
+                let lost = member.lost.is_some()
+                    || now.since(member.heard) >= timeout
+                    || overdue
+                    || !eligible.contains(&member.replica);
+                lost.then_some((*node, joiner.asked))
+            })
+            .collect();
+        for (node, asked) in gone {
+            if asked {
+                // kvdb may have added it: only a newer epoch says that it did not (I6).
+                self.propose(now, ProposalKind::Renew, BTreeSet::new(), effects);
+            } else if let Some(primary) = self.primary_mut() {
+                primary.members.remove(&node);
+                primary.join_tried.insert(node, now);
+                self.step(now, effects);
+            }
+        }
+    }
+
+    /// Asks kvdb to take a joiner into the set that holds everything and has promised (I6).
+    fn grow(&mut self, now: Time, effects: &mut Effects) {
+        let committed = self.log.committed();
+        let Role::Primary(primary) = &self.role else {
+            return;
+        };
+        if primary.phase != Phase::Serving || !self.configuration.opened {
+            return;
+        }
+        let ready = primary.members.values().find(|member| {
+            member
+                .joiner
+                .is_some_and(|joiner| joiner.copied && !joiner.asked)
+                && member.stage == Stage::Aligned
+                && member.durable >= committed
+                && member.grant_until > now
+        });
+        let Some(replica) = ready.map(|member| member.replica) else {
+            return;
+        };
+        if self.propose(now, ProposalKind::Grow, BTreeSet::from([replica]), effects)
+            && let Some(member) = self
+                .primary_mut()
+                .and_then(|primary| primary.members.get_mut(&replica.node))
+            && let Some(joiner) = &mut member.joiner
+        {
+            joiner.asked = true;
+        }
+    }
+
+    /// Greets replicas that may join and aren't in the set.
+    fn invite(&mut self, now: Time, effects: &mut Effects) {
+        let eligible = self.eligible();
+        let in_sync = self.configuration.in_sync.clone();
+        let sessions = self.sessions.clone();
+        let me = self.me;
+        let Some(primary) = self.primary_mut() else {
+            return;
+        };
+        if primary.phase != Phase::Serving {
+            return;
+        }
+        let mut invited = Vec::new();
+        for replica in eligible
+            .difference(&in_sync)
+            .filter(|replica| replica.node != me.node && sessions.contains(&replica.node))
+        {
+            let tried = primary
+                .join_tried
+                .get(&replica.node)
+                .is_some_and(|at| now.since(*at) < JOIN_BACKOFF);
+            if tried || primary.members.contains_key(&replica.node) {
+                continue;
+            }
+            let mut member = Member::new(*replica, now);
+            member.joiner = Some(Joiner {
+                copied: false,
+                asked: false,
+            });
+            primary.members.insert(replica.node, member);
+            primary.join_tried.insert(replica.node, now);
+            invited.push(replica.node);
+        }
+        for node in invited {
+            self.prepare_member(now, node, effects);
+        }
+    }
+}

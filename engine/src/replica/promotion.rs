@@ -1,0 +1,265 @@
+//! Becoming primary: I3 and I5.
+//!
+//! The new primary's log is the truth beyond the committed position. Each member says where its log ends, drops what differs
+//! (`Rewind`) and takes the new primary's entries. When all logs end alike, durably, kvdb commits `Opened`; only that makes
+//! everything in them committed. Until then no committed position moves, so that another promotion may decide otherwise.
+
+use super::{Member, Phase, Primary, Replica, Role, Stage};
+use crate::effect::{Effect, Effects, ProposalKind};
+use crate::history::History;
+use crate::ids::{Epoch, NodeId, ReplicaId, Seq};
+use crate::message::Message;
+use crate::time::Time;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+impl Member {
+    pub(super) fn new(replica: ReplicaId, now: Time) -> Member {
+        Member {
+            replica,
+            stage: Stage::Unreached,
+            durable: Seq::ZERO,
+            grant_until: Time::default(),
+            heard: now,
+            lost: None,
+            prepared: now,
+            joiner: None,
+        }
+    }
+
+    /// Whether writes and grants wait for it: members of the set always, joiners from when records go to them (I6).
+    pub(super) fn counts(&self) -> bool {
+        self.joiner.is_none() || self.stage == Stage::Aligned
+    }
+}
+
+impl Replica {
+    /// Clients want this replica to serve (or no more).
+    pub fn want(&mut self, now: Time, wanted: bool, effects: &mut Effects) {
+        self.wanted = wanted;
+        self.next_tick = self.next_tick.min(now);
+        if self.damaged.is_none() {
+            self.step(now, effects);
+        }
+    }
+
+    /// Whether clients want this replica to serve.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        self.wanted
+    }
+
+    /// Asks kvdb for the primary's role, where clients want it and nobody else has it.
+    pub(super) fn seek_promotion(&mut self, now: Time, effects: &mut Effects) {
+        let Some(view) = &self.view else { return };
+        if !self.wanted || view.configuration.primary.is_some() || !self.whole {
+            return;
+        }
+        // Before `opened`, kvdb may go back to the set of the last opened epoch: it decides whether this replica is in it.
+        if view.configuration.in_sync.contains(&self.me) || !view.configuration.opened {
+            self.propose(now, ProposalKind::Promote, BTreeSet::new(), effects);
+        }
+    }
+
+    /// kvdb has made this replica primary, and the epoch is on its way to the journal.
+    pub(super) fn begin_promotion(&mut self, now: Time, effects: &mut Effects) {
+        let Some(view) = &self.view else { return };
+        // Every primary before needed a grant of every member of its set. If this replica was one, its own promise was seen out
+        // when it took the epoch. If not, the only grant that could be out is kvdb's, and none was given after this view.
+        let fenced = view.released || view.granted_set.contains(&self.me);
+        let wait_until = if fenced {
+            now
+        } else {
+            now + self.settings.lease_of_giver()
+        };
+        let members: BTreeMap<NodeId, Member> = self
+            .configuration
+            .in_sync
+            .iter()
+            .filter(|replica| **replica != self.me)
+            .map(|replica| (replica.node, Member::new(*replica, now)))
+            .collect();
+        let nodes: Vec<NodeId> = members.keys().copied().collect();
+        self.role = Role::Primary(Box::new(Primary {
+            phase: Phase::Promoting,
+            members,
+            pending: VecDeque::new(),
+            flushes: Vec::new(),
+            reads: BTreeMap::new(),
+            kvdb_until: Time::default(),
+            kvdb_asked: None,
+            wait_until,
+            next_renewal: now,
+            join_tried: BTreeMap::new(),
+        }));
+        for node in nodes {
+            self.prepare_member(now, node, effects);
+        }
+        self.next_tick = self.next_tick.min(now);
+    }
+
+    /// Says `Prepare` to a member that has a session.
+    pub(super) fn prepare_member(&mut self, now: Time, node: NodeId, effects: &mut Effects) {
+        if !self.sessions.contains(&node) {
+            return;
+        }
+        let configuration = self.configuration.clone();
+        let adopted = self.adopted;
+        let Some(primary) = self.primary_mut() else {
+            return;
+        };
+        let Some(member) = primary.members.get_mut(&node) else {
+            return;
+        };
+        member.stage = Stage::Prepared;
+        member.lost = None;
+        member.prepared = now;
+        self.send(
+            node,
+            Message::Prepare { configuration },
+            Some(adopted),
+            effects,
+        );
+    }
+
+    /// A member or joiner says where its log ends.
+    pub(super) fn on_report(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        epoch: Epoch,
+        theirs: (History, Seq, Seq),
+        effects: &mut Effects,
+    ) {
+        let (history, end, committed) = theirs;
+        let ours = self.log.committed();
+        if epoch != self.configuration.epoch || !history.is_sound() || committed > end {
+            return;
+        }
+        let common = self.log.history().common(self.log.end(), &history, end);
+        let Some(primary) = self.primary_mut() else {
+            return;
+        };
+        let Some(member) = primary.members.get_mut(&from) else {
+            return;
+        };
+        if member.stage != Stage::Prepared {
+            return;
+        }
+        member.heard = now;
+        member.stage = Stage::Aligned;
+        member.durable = Seq::ZERO;
+        if member.joiner.is_some() {
+            let mut history = self.log.history().clone();
+            history.cut(ours);
+            // The host adds its dirty map of the joiner, if that reaches back to `common`.
+            self.send(
+                from,
+                Message::Join {
+                    epoch,
+                    common,
+                    start: ours,
+                    history,
+                    dirty: None,
+                },
+                None,
+                effects,
+            );
+            self.send_entries_after(from, ours, effects);
+        } else {
+            let Some(common) = common.filter(|common| *common >= ours && *common >= committed)
+            else {
+                let reason = format!(
+                    "{from} is in the in-sync set of epoch {epoch}, but its log (end {end}, committed {committed}) and ours (end {}, committed {ours}) have only {common:?} in common",
+                    self.log.end()
+                );
+                self.damage(reason, effects);
+                return;
+            };
+            self.send(from, Message::Rewind { epoch, to: common }, None, effects);
+            self.send_entries_after(from, common, effects);
+        }
+        self.renew_soon(now, effects);
+        self.step(now, effects);
+    }
+
+    fn send_entries_after(&self, to: NodeId, after: Seq, effects: &mut Effects) {
+        let (epoch, committed) = (self.configuration.epoch, self.log.committed());
+        for entry in self.log.tail().filter(|entry| entry.position.seq > after) {
+            self.send(
+                to,
+                Message::Append {
+                    epoch,
+                    entry: *entry,
+                    committed,
+                },
+                None,
+                effects,
+            );
+        }
+    }
+
+    /// Asks kvdb to open once nothing is in doubt any more.
+    pub(super) fn promote(&mut self, now: Time, effects: &mut Effects) {
+        if !self.wanted {
+            self.give_back(now, effects);
+            return;
+        }
+        let Role::Primary(primary) = &self.role else {
+            return;
+        };
+        let level = primary
+            .members
+            .values()
+            .all(|member| member.stage == Stage::Aligned && member.durable >= self.log.end());
+        if level
+            && now >= primary.wait_until
+            && self.persisted >= self.adopted
+            && self.log.durable() == self.log.end()
+        {
+            self.propose(now, ProposalKind::Opened, BTreeSet::new(), effects);
+        }
+    }
+
+    /// kvdb has committed `Opened`: what all members hold is committed, and clients are served.
+    pub(super) fn open(&mut self, now: Time, effects: &mut Effects) {
+        let end = self.log.end();
+        let durable = self.log.durable();
+        let Some(primary) = self.primary_mut() else {
+            return;
+        };
+        if durable < end || now < primary.wait_until {
+            self.damage(
+                "kvdb opened an epoch whose primary had not asked for it".into(),
+                effects,
+            );
+            return;
+        }
+        primary.phase = Phase::Serving;
+        if self.log.commit(end) > 0 {
+            effects.push(Effect::Apply { through: end });
+        }
+        effects.push(Effect::Serving);
+        self.renew_soon(now, effects);
+        self.step(now, effects);
+    }
+
+    pub(super) fn promotion_waits_for(&self, now: Time, primary: &Primary) -> String {
+        if now < primary.wait_until {
+            return format!(
+                "the grants of the primary before, {} ms more",
+                primary.wait_until.since(now).as_millis()
+            );
+        }
+        let missing: Vec<String> = primary
+            .members
+            .values()
+            .filter(|member| member.stage != Stage::Aligned || member.durable < self.log.end())
+            .map(|member| member.replica.node.to_string())
+            .collect();
+        if missing.is_empty() {
+            "kvdb to commit that it serves".into()
+        } else {
+            format!("replicas on {} to agree", missing.join(", "))
+        }
+    }
+}
