@@ -53,7 +53,8 @@ pub enum Command {
         nodes: Vec<(NodeId, NodeRecord)>,
     },
     /// A node's process has started on a store (I12). Refused when the start count of a known incarnation went back.
-    /// A new incarnation leaves every in-sync set behind (epochs rise). Ends the primary rights of the node's earlier
+    /// A new incarnation leaves its old replicas behind: they leave every in-sync set (epochs rise), but a set is never
+    /// emptied: a volume whose only in-sync replica is lost keeps it, and can't be promoted. Ends the primary rights of the node's earlier
     /// process, which is known to be gone (`Handover::Released`), without a new epoch: the next promotion makes it.
     NodeStarted {
         /// Which node.
@@ -133,7 +134,8 @@ pub enum Command {
         primary: ReplicaId,
     },
     /// The primary of exactly this epoch serves no more and has given every grant back: nobody is primary now.
-    /// The epoch stays, `handover` becomes `Released`.
+    /// The epoch stays, `handover` becomes `Released`, and `in_sync` stays the set that counts. A primary that never opened
+    /// gives its promotion up the same way; `handover` and `granted_set` then still speak of the primary before it.
     Release {
         /// Which volume.
         volume: VolumeId,
@@ -145,8 +147,9 @@ pub enum Command {
     /// First step of a deactivation: the domain is `Deactivating`, its replicas leave every set, primaries in it end
     /// (`Handover::Taken`), epochs of *all* volumes rise (I6). Refused for an unknown domain, the last active data domain, or
     /// when a volume would be left without an in-sync replica on a node in `answering` (in an active domain, not in this one),
-    /// unless `accept_data_loss`: then such a volume's set becomes, of the replicas that answer in active domains, all of them
-    /// if none is known to be better; it is written into the audit trail.
+    /// unless `accept_data_loss`: then such a volume's set becomes all its replicas that answer in the other active domains
+    /// (none is known to be better), which the audit trail says; if none answers, its set keeps what it can. A witness
+    /// domain holds no replicas: no volume changes. A deactivation that failed may be asked for again.
     Deactivate {
         /// Which domain.
         domain: DomainId,
@@ -162,7 +165,7 @@ pub enum Command {
         /// The proof, for people.
         proof: String,
     },
-    /// First step of an activation: the domain is `Activating`.
+    /// First step of an activation: the domain is `Activating`. Only from `Inactive`, or when its deactivation has failed.
     Activate {
         /// Which domain.
         domain: DomainId,
@@ -172,7 +175,9 @@ pub enum Command {
         /// Which domain.
         domain: DomainId,
     },
-    /// A domain update can't go on: recorded as failed; the domain goes back to the state that `back_to_active` says.
+    /// A domain update can't go on: recorded as failed. The domain goes the safe way, which never serves: an activation
+    /// goes back to `Inactive`; a deactivation stays `Deactivating` (its replicas are out of every set, but that none of its
+    /// nodes serves is not proven), from where it may be deactivated again or activated.
     UpdateFailed {
         /// Which domain.
         domain: DomainId,
@@ -202,13 +207,17 @@ pub enum Answer {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Refusal {
     /// The cluster has no members yet.
-    #[error("the cluster is not formed yet: start its nodes and wait until they have elected a leader")]
+    #[error(
+        "the cluster is not formed yet: start its nodes and wait until they have elected a leader"
+    )]
     NotFormed,
     /// The cluster was formed with another id.
     #[error("the store belongs to another cluster (id {0:016x})")]
     OtherCluster(u64),
     /// The disk's start count went back: it was rolled back or copied.
-    #[error("the store of node {node} was started {theirs} times, the cluster has seen {ours}: its disk was rolled back or copied; empty its data directory, so that it comes back as a new replica")]
+    #[error(
+        "the store of node {node} was started {theirs} times, the cluster has seen {ours}: its disk was rolled back or copied; empty its data directory, so that it comes back as a new replica"
+    )]
     RolledBack {
         /// Which node.
         node: NodeId,
@@ -246,6 +255,9 @@ pub enum Refusal {
     /// Another replica is primary.
     #[error("replica {0} is primary")]
     OtherPrimary(ReplicaId),
+    /// The asker is not the volume's primary (any more).
+    #[error("replica {0} is not the volume's primary")]
+    NotPrimary(ReplicaId),
     /// The replica is not in the set that counts.
     #[error("replica {0} is not in the volume's in-sync set")]
     NotInSync(ReplicaId),
@@ -263,7 +275,7 @@ pub enum Refusal {
     /// It is the last active data domain.
     #[error("cluster domain {0} is the last active data domain: activate another one first")]
     LastDataDomain(String),
-    /// Volumes would lose their only in-sync replica.
+    /// Volumes would lose their only in-sync replica (the first [`Refusal::VOLUMES_MAX`] are named).
     #[error("deactivating {domain} would leave these volumes without an in-sync replica that answers: {}; bring another replica in sync first, or accept the loss with --accept-data-loss", volumes.join(", "))]
     WouldLose {
         /// The domain's name.
@@ -271,4 +283,9 @@ pub enum Refusal {
         /// The volumes' names.
         volumes: Vec<String>,
     },
+}
+
+impl Refusal {
+    /// Volumes that a refusal names at most; the last line then counts the others.
+    pub const VOLUMES_MAX: usize = 100;
 }

@@ -40,6 +40,16 @@ impl Catalog {
     pub const AUDIT_MAX: usize = 4096;
     /// Request answers kept for repeats.
     pub const ANSWERS_MAX: usize = 4096;
+    /// Domains a cluster may have.
+    pub const DOMAINS_MAX: usize = 16;
+    /// Nodes a cluster may have.
+    pub const NODES_MAX: usize = 256;
+    /// Bytes of a name (of a cluster, domain, node or volume) at most.
+    pub const NAME_BYTES_MAX: usize = 63;
+    /// Bytes of an address at most.
+    pub const ADDRESS_BYTES_MAX: usize = 300;
+    /// Bytes of a text for people at most; what is longer is cut.
+    pub const TEXT_BYTES_MAX: usize = 512;
     /// Volumes a cluster may have.
     pub const VOLUMES_MAX: usize = 10_000;
     /// Bytes of a volume at most (256 TiB).
@@ -163,9 +173,11 @@ pub struct VolumeRecord {
     pub epoch: Epoch,
     /// Who orders and serves I/O now; none while nobody is attached.
     pub primary: Option<ReplicaId>,
-    /// Whether `primary` has reconciled its set and may serve (I3). Shrink and growth by a serving primary keep it.
+    /// Whether `in_sync` is the set that counts, because its primary has reconciled it and committed that (I3). Only then
+    /// may the primary serve. Cleared by a promotion; shrink, growth, release and loss of the primary keep it. While it
+    /// is set, `opened_set` equals `in_sync`.
     pub opened: bool,
-    /// The replicas known to hold every acknowledged write.
+    /// The replicas known to hold every acknowledged write. Never empty; holds `primary`; a part of `opened_set`.
     pub in_sync: BTreeSet<ReplicaId>,
     /// The set of the last opened epoch: where a promotion that never opened may go back to (I3).
     pub opened_set: BTreeSet<ReplicaId>,

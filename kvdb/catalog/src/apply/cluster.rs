@@ -1,0 +1,141 @@
+//! Forming the cluster: its name, id, domains and nodes, set once.
+
+use super::{Outcome, check_name};
+use crate::command::{Answer, Refusal};
+use crate::record::{Catalog, DomainRecord, DomainRole, DomainState, NodeRecord};
+use isthmus_engine::{DomainId, NodeId};
+use std::collections::{BTreeMap, BTreeSet};
+
+impl Catalog {
+    pub(super) fn form(
+        &mut self,
+        cluster_name: &str,
+        cluster_id: u64,
+        domains: &[(DomainId, DomainRecord)],
+        nodes: &[(NodeId, NodeRecord)],
+        at_ms: u64,
+    ) -> Result<Outcome, Refusal> {
+        if self.cluster_id != 0 {
+            return if self.cluster_id == cluster_id {
+                Ok(Outcome::Unchanged(Answer::Done))
+            } else {
+                Err(Refusal::OtherCluster(self.cluster_id))
+            };
+        }
+        check_name("cluster", cluster_name)?;
+        if cluster_id == 0 {
+            return Err(Refusal::Invalid("a cluster's id is not 0".to_owned()));
+        }
+        let domains = checked_domains(domains, at_ms)?;
+        let nodes = checked_nodes(nodes, &domains)?;
+        self.cluster_name = cluster_name.to_owned();
+        self.cluster_id = cluster_id;
+        self.domains = domains;
+        self.nodes = nodes;
+        self.next_volume = 1;
+        Ok(Outcome::Audited(
+            Answer::Done,
+            format!("formed cluster {cluster_name} with id {cluster_id:016x}"),
+        ))
+    }
+}
+
+/// The domains, all active from now, or why they can't be so.
+fn checked_domains(
+    domains: &[(DomainId, DomainRecord)],
+    at_ms: u64,
+) -> Result<BTreeMap<DomainId, DomainRecord>, Refusal> {
+    if domains.len() > Catalog::DOMAINS_MAX {
+        return Err(Refusal::Invalid(format!(
+            "a cluster has at most {} domains",
+            Catalog::DOMAINS_MAX
+        )));
+    }
+    let mut checked = BTreeMap::new();
+    let mut names = BTreeSet::new();
+    for (id, domain) in domains {
+        check_name("domain", &domain.name)?;
+        if id.0 == 0 || !names.insert(&domain.name) {
+            return Err(Refusal::Invalid(format!(
+                "domain {}: ids begin at 1, and names differ",
+                domain.name
+            )));
+        }
+        let record = DomainRecord {
+            name: domain.name.clone(),
+            role: domain.role,
+            state: DomainState::Active,
+            since_ms: at_ms,
+            created_ms: at_ms,
+        };
+        if checked.insert(*id, record).is_some() {
+            return Err(Refusal::Invalid(format!("domain id {id} is used twice")));
+        }
+    }
+    if !checked
+        .values()
+        .any(|domain| domain.role == DomainRole::Data)
+    {
+        return Err(Refusal::Invalid(
+            "a cluster needs at least one data domain".to_owned(),
+        ));
+    }
+    Ok(checked)
+}
+
+/// The nodes, none of them registered yet, or why they can't be so.
+fn checked_nodes(
+    nodes: &[(NodeId, NodeRecord)],
+    domains: &BTreeMap<DomainId, DomainRecord>,
+) -> Result<BTreeMap<NodeId, NodeRecord>, Refusal> {
+    if nodes.is_empty() || nodes.len() > Catalog::NODES_MAX {
+        return Err(Refusal::Invalid(format!(
+            "a cluster has 1 to {} nodes",
+            Catalog::NODES_MAX
+        )));
+    }
+    let mut checked = BTreeMap::new();
+    let mut names = BTreeSet::new();
+    for (id, node) in nodes {
+        check_name("node", &node.name)?;
+        if id.0 == 0 || !names.insert(&node.name) {
+            return Err(Refusal::Invalid(format!(
+                "node {}: ids begin at 1, and names differ",
+                node.name
+            )));
+        }
+        if !domains.contains_key(&node.domain) {
+            return Err(Refusal::UnknownDomain(node.domain));
+        }
+        let addresses = [
+            Some(&node.peer_address),
+            Some(&node.api_address),
+            node.nbd_address.as_ref(),
+        ];
+        if addresses
+            .into_iter()
+            .flatten()
+            .any(|address| address.len() > Catalog::ADDRESS_BYTES_MAX)
+        {
+            return Err(Refusal::Invalid(format!(
+                "node {}: an address has at most {} bytes",
+                node.name,
+                Catalog::ADDRESS_BYTES_MAX
+            )));
+        }
+        if checked
+            .insert(
+                *id,
+                NodeRecord {
+                    incarnation: None,
+                    starts: 0,
+                    ..node.clone()
+                },
+            )
+            .is_some()
+        {
+            return Err(Refusal::Invalid(format!("node id {id} is used twice")));
+        }
+    }
+    Ok(checked)
+}

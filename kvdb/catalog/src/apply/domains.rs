@@ -1,0 +1,291 @@
+//! Activating and deactivating a domain: the recorded steps of the one switch that gates failover.
+//!
+//! ```text
+//!            Deactivate               Deactivated
+//!   Active ────────────▶ Deactivating ──────────▶ Inactive ◀─────┐
+//!     ▲                   │  (failed)               │            │ UpdateFailed
+//!     │ Activated         └──────▶ Activate ◀───────┘            │
+//!     └────────────────────────── Activating ────────────────────┘
+//! ```
+
+use super::{Outcome, cut};
+use crate::command::{Answer, Refusal};
+use crate::plan::DeactivationPlan;
+use crate::record::{
+    Catalog, DomainRecord, DomainRole, DomainState, DomainUpdate, UpdateAction, UpdateStatus,
+};
+use isthmus_engine::{DomainId, Epoch, NodeId, ReplicaId, VolumeId};
+use std::collections::{BTreeMap, BTreeSet};
+
+impl DomainRecord {
+    /// That the domain's state forbids what was asked.
+    pub(crate) fn refusal(&self) -> Refusal {
+        let state = match self.state {
+            DomainState::Active => "active already",
+            DomainState::Deactivating => {
+                "being deactivated: wait until that is done, or has failed"
+            }
+            DomainState::Inactive => "inactive",
+            DomainState::Activating => "being activated: wait until that is done, or has failed",
+        };
+        Refusal::DomainState {
+            name: self.name.clone(),
+            state: state.to_owned(),
+        }
+    }
+}
+
+impl Catalog {
+    pub(super) fn deactivate(
+        &mut self,
+        id: DomainId,
+        answering: &BTreeSet<NodeId>,
+        accept_data_loss: bool,
+        at_ms: u64,
+    ) -> Result<Outcome, Refusal> {
+        let plan = self.plan_deactivation(id, answering)?;
+        if !plan.lost.is_empty() && !accept_data_loss {
+            return Err(self.would_lose(id, &plan)?);
+        }
+        let domain = self.domain(id)?;
+        let name = domain.name.clone();
+        let mut what = format!("deactivates cluster domain {name}");
+        if domain.role == DomainRole::Data {
+            let mut epochs: BTreeMap<VolumeId, Epoch> = BTreeMap::new();
+            for (volume_id, volume) in &self.volumes {
+                epochs.insert(*volume_id, self.epoch_after(volume.epoch)?);
+            }
+            for (volume_id, epoch) in epochs {
+                self.deactivate_in_volume(
+                    volume_id,
+                    epoch,
+                    id,
+                    answering,
+                    plan.lost.contains(&volume_id),
+                    at_ms,
+                );
+            }
+            if !plan.lost.is_empty() {
+                what.push_str(", accepting the loss of what no answering replica holds of: ");
+                what.push_str(&self.volume_names(&plan.lost).join(", "));
+            }
+        }
+        let update = self.begin_update(
+            id,
+            UpdateAction::Deactivate,
+            DomainState::Deactivating,
+            at_ms,
+        );
+        Ok(Outcome::Audited(Answer::Update(update), what))
+    }
+
+    fn deactivate_in_volume(
+        &mut self,
+        volume_id: VolumeId,
+        epoch: Epoch,
+        id: DomainId,
+        answering: &BTreeSet<NodeId>,
+        is_lost: bool,
+        at_ms: u64,
+    ) {
+        let nodes: BTreeSet<NodeId> = self
+            .nodes
+            .iter()
+            .filter(|(_, node)| node.domain == id)
+            .map(|(id, _)| *id)
+            .collect();
+        let leaves = |replica: ReplicaId| nodes.contains(&replica.node);
+        let Some(volume) = self.volumes.get(&volume_id) else {
+            return;
+        };
+        let survivors = if is_lost {
+            self.serving_replicas(volume, answering, id)
+        } else {
+            BTreeSet::new()
+        };
+        let Some(volume) = self.volumes.get_mut(&volume_id) else {
+            return;
+        };
+        volume.epoch = epoch;
+        if survivors.is_empty() {
+            if volume.primary.is_some_and(leaves) {
+                volume.end_taken();
+            }
+            volume.remove(leaves);
+        } else {
+            // By the operator's word: these replicas count from now on, whatever the old set held beyond them. All of its
+            // members, and those before it, have to be fenced before one of these serves.
+            volume.end_taken();
+            volume.granted_set.extend(volume.opened_set.iter().copied());
+            volume.in_sync = survivors.clone();
+            volume.opened_set = survivors;
+            volume.opened = true;
+        }
+        volume.note_protection(at_ms);
+    }
+
+    fn would_lose(&self, id: DomainId, plan: &DeactivationPlan) -> Result<Refusal, Refusal> {
+        let mut volumes = self.volume_names(&plan.lost);
+        let others = volumes.len().saturating_sub(Refusal::VOLUMES_MAX);
+        volumes.truncate(Refusal::VOLUMES_MAX);
+        if others > 0 {
+            volumes.push(format!("and {others} more"));
+        }
+        Ok(Refusal::WouldLose {
+            domain: self.domain(id)?.name.clone(),
+            volumes,
+        })
+    }
+
+    fn volume_names(&self, volumes: &[VolumeId]) -> Vec<String> {
+        volumes
+            .iter()
+            .filter_map(|id| Some(self.volumes.get(id)?.name.clone()))
+            .collect()
+    }
+
+    pub(super) fn deactivated(
+        &mut self,
+        id: DomainId,
+        proof: &str,
+        at_ms: u64,
+    ) -> Result<Outcome, Refusal> {
+        let domain = self.domain(id)?;
+        match domain.state {
+            DomainState::Deactivating => {}
+            DomainState::Inactive => return Ok(Outcome::Unchanged(Answer::Done)),
+            DomainState::Active | DomainState::Activating => return Err(domain.refusal()),
+        }
+        let what = format!("cluster domain {} is inactive: {proof}", domain.name);
+        self.end_update(
+            id,
+            UpdateStatus::Successful,
+            proof,
+            DomainState::Inactive,
+            at_ms,
+        );
+        Ok(Outcome::Audited(Answer::Done, what))
+    }
+
+    pub(super) fn activate(&mut self, id: DomainId, at_ms: u64) -> Result<Outcome, Refusal> {
+        let domain = self.domain(id)?;
+        if domain.state != DomainState::Inactive && !self.deactivation_failed(id) {
+            return Err(domain.refusal());
+        }
+        let what = format!("activates cluster domain {}", domain.name);
+        let update = self.begin_update(id, UpdateAction::Activate, DomainState::Activating, at_ms);
+        Ok(Outcome::Audited(Answer::Update(update), what))
+    }
+
+    pub(super) fn activated(&mut self, id: DomainId, at_ms: u64) -> Result<Outcome, Refusal> {
+        let domain = self.domain(id)?;
+        match domain.state {
+            DomainState::Activating => {}
+            DomainState::Active => return Ok(Outcome::Unchanged(Answer::Done)),
+            DomainState::Deactivating | DomainState::Inactive => return Err(domain.refusal()),
+        }
+        let what = format!("cluster domain {} is active", domain.name);
+        self.end_update(
+            id,
+            UpdateStatus::Successful,
+            "its nodes have caught up",
+            DomainState::Active,
+            at_ms,
+        );
+        Ok(Outcome::Audited(Answer::Done, what))
+    }
+
+    pub(super) fn update_failed(
+        &mut self,
+        id: DomainId,
+        reason: &str,
+        at_ms: u64,
+    ) -> Result<Outcome, Refusal> {
+        let domain = self.domain(id)?;
+        let state = match domain.state {
+            DomainState::Deactivating if self.deactivation_failed(id) => {
+                return Ok(Outcome::Unchanged(Answer::Done));
+            }
+            DomainState::Deactivating => DomainState::Deactivating,
+            DomainState::Activating => DomainState::Inactive,
+            DomainState::Active | DomainState::Inactive => return Err(domain.refusal()),
+        };
+        let what = format!(
+            "the update of cluster domain {} failed: {reason}",
+            domain.name
+        );
+        self.end_update(id, UpdateStatus::Failed(cut(reason)), reason, state, at_ms);
+        Ok(Outcome::Audited(Answer::Done, what))
+    }
+
+    /// Whether the domain is left `Deactivating` by a deactivation that failed.
+    pub(crate) fn deactivation_failed(&self, id: DomainId) -> bool {
+        let is_deactivating = self
+            .domains
+            .get(&id)
+            .is_some_and(|domain| domain.state == DomainState::Deactivating);
+        let last = self.updates.iter().rev().find(|update| update.domain == id);
+        is_deactivating
+            && last.is_none_or(|update| matches!(update.status, UpdateStatus::Failed(_)))
+    }
+
+    fn begin_update(
+        &mut self,
+        id: DomainId,
+        action: UpdateAction,
+        state: DomainState,
+        at_ms: u64,
+    ) -> String {
+        let verb = match action {
+            UpdateAction::Activate => "activate",
+            UpdateAction::Deactivate => "deactivate",
+        };
+        let domain = self
+            .domains
+            .get(&id)
+            .map(|domain| domain.name.clone())
+            .unwrap_or_default();
+        // The revision that this change makes is unique, so the name is, too.
+        let name = format!("{domain}-{verb}-{}", self.revision + 1);
+        self.enter(id, state, at_ms);
+        self.updates.push_back(DomainUpdate {
+            name: name.clone(),
+            domain: id,
+            action,
+            status: UpdateStatus::InProgress,
+            created_ms: at_ms,
+            detail: String::new(),
+        });
+        while self.updates.len() > Catalog::UPDATES_MAX {
+            self.updates.pop_front();
+        }
+        name
+    }
+
+    fn end_update(
+        &mut self,
+        id: DomainId,
+        status: UpdateStatus,
+        detail: &str,
+        state: DomainState,
+        at_ms: u64,
+    ) {
+        self.enter(id, state, at_ms);
+        if let Some(update) = self
+            .updates
+            .iter_mut()
+            .rev()
+            .find(|update| update.domain == id)
+        {
+            update.status = status;
+            update.detail = cut(detail);
+        }
+    }
+
+    fn enter(&mut self, id: DomainId, state: DomainState, at_ms: u64) {
+        if let Some(domain) = self.domains.get_mut(&id) {
+            domain.state = state;
+            domain.since_ms = at_ms;
+        }
+    }
+}

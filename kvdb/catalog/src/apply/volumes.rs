@@ -1,0 +1,153 @@
+//! Creating and deleting volumes.
+
+use super::{Outcome, check_name};
+use crate::command::{Answer, Refusal};
+use crate::record::{Catalog, DomainRole, DomainState, Handover, VolumePolicy, VolumeRecord};
+use isthmus_engine::{BLOCK_BYTES, DomainId, Epoch, NodeId, ReplicaId, VolumeId};
+use std::collections::BTreeSet;
+
+impl Catalog {
+    pub(super) fn create_volume(
+        &mut self,
+        name: &str,
+        bytes: u64,
+        block_bytes: u32,
+        policy: &VolumePolicy,
+        at_ms: u64,
+    ) -> Result<Outcome, Refusal> {
+        check_name("volume", name)?;
+        if self.volumes.values().any(|volume| volume.name == name) {
+            return Err(Refusal::VolumeExists(name.to_owned()));
+        }
+        self.check_volume(bytes, block_bytes, policy)?;
+        let id = VolumeId(self.next_volume);
+        let next_volume = self
+            .next_volume
+            .checked_add(1)
+            .ok_or_else(|| Refusal::Invalid("all volume ids are used up".to_owned()))?;
+        let replicas = self.place()?;
+        let in_sync: BTreeSet<ReplicaId> = replicas
+            .iter()
+            .filter(|node| self.in_active_domain(**node))
+            .filter_map(|node| {
+                Some(ReplicaId {
+                    node: *node,
+                    incarnation: self.nodes.get(node)?.incarnation?,
+                })
+            })
+            .collect();
+        if in_sync.is_empty() {
+            return Err(Refusal::Invalid(
+                "no data domain is active: activate one first".to_owned(),
+            ));
+        }
+        let mut volume = VolumeRecord {
+            name: name.to_owned(),
+            bytes,
+            block_bytes,
+            created_ms: at_ms,
+            policy: policy.clone(),
+            epoch: Epoch {
+                generation: self.generation,
+                number: 1,
+            },
+            primary: None,
+            opened: true,
+            opened_set: in_sync.clone(),
+            in_sync,
+            granted_set: BTreeSet::new(),
+            handover: Handover::Released,
+            replicas,
+            unprotected_since_ms: None,
+        };
+        volume.note_protection(at_ms);
+        self.volumes.insert(id, volume);
+        self.next_volume = next_volume;
+        Ok(Outcome::Audited(
+            Answer::Volume(id),
+            format!("created volume {name} ({id}) of {bytes} bytes"),
+        ))
+    }
+
+    fn check_volume(
+        &self,
+        bytes: u64,
+        block_bytes: u32,
+        policy: &VolumePolicy,
+    ) -> Result<(), Refusal> {
+        if bytes == 0 || !bytes.is_multiple_of(BLOCK_BYTES) || bytes > Catalog::VOLUME_BYTES_MAX {
+            return Err(Refusal::Invalid(format!(
+                "a volume's size is a multiple of {BLOCK_BYTES} bytes, more than 0 and at most {}; {bytes} is not",
+                Catalog::VOLUME_BYTES_MAX
+            )));
+        }
+        if block_bytes != 512 && block_bytes != 4096 {
+            return Err(Refusal::Invalid(format!(
+                "a volume's block size is 512 or 4096 bytes, not {block_bytes}"
+            )));
+        }
+        if let Some(preferred) = policy.preferred_domain {
+            let domain = self.domain(preferred)?;
+            if domain.role != DomainRole::Data {
+                return Err(Refusal::Invalid(format!(
+                    "cluster domain {} holds no replicas: it can't be preferred",
+                    domain.name
+                )));
+            }
+        }
+        if self.volumes.len() >= Catalog::VOLUMES_MAX {
+            return Err(Refusal::Invalid(format!(
+                "a cluster has at most {} volumes",
+                Catalog::VOLUMES_MAX
+            )));
+        }
+        Ok(())
+    }
+
+    /// One node of each data domain that has nodes: a registered one before others, then the one with the fewest replicas,
+    /// then the lowest id.
+    fn place(&self) -> Result<BTreeSet<NodeId>, Refusal> {
+        let mut places = BTreeSet::new();
+        for (id, domain) in self
+            .domains
+            .iter()
+            .filter(|(_, domain)| domain.role == DomainRole::Data)
+        {
+            let best = self.best_place(*id);
+            let is_registered = best.is_some_and(|node| {
+                self.nodes
+                    .get(&node)
+                    .is_some_and(|node| node.incarnation.is_some())
+            });
+            if domain.state == DomainState::Active && !is_registered {
+                return Err(Refusal::NoNode(domain.name.clone()));
+            }
+            places.extend(best);
+        }
+        Ok(places)
+    }
+
+    fn best_place(&self, domain: DomainId) -> Option<NodeId> {
+        let nodes = self.nodes.iter().filter(|(_, node)| node.domain == domain);
+        let rank = |id: NodeId| {
+            self.volumes
+                .values()
+                .filter(|volume| volume.replicas.contains(&id))
+                .count()
+        };
+        nodes
+            .map(|(id, node)| (node.incarnation.is_none(), rank(*id), *id))
+            .min()
+            .map(|(_, _, id)| id)
+    }
+
+    pub(super) fn delete_volume(&mut self, id: VolumeId) -> Result<Outcome, Refusal> {
+        let volume = self.volume(id)?;
+        if volume.primary.is_some() {
+            return Err(Refusal::InUse(volume.name.clone()));
+        }
+        let what = format!("deleted volume {} ({id})", volume.name);
+        self.volumes.remove(&id);
+        Ok(Outcome::Audited(Answer::Done, what))
+    }
+}

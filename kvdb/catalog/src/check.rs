@@ -1,0 +1,69 @@
+//! What holds of every catalog that came about by [`Catalog::apply`]: for tests and for the simulator's checkers.
+
+use crate::record::{Catalog, VolumeRecord};
+use isthmus_engine::VolumeId;
+
+impl Catalog {
+    /// The rules that the catalog breaks, in words; none when all is well. A catalog that breaks one is a bug of ours.
+    pub fn broken_rules(&self) -> Vec<String> {
+        let mut broken = Vec::new();
+        for (id, volume) in &self.volumes {
+            self.check_volume_rules(*id, volume, &mut broken);
+        }
+        let bounds = [
+            ("volumes", self.volumes.len(), Catalog::VOLUMES_MAX),
+            ("domain updates", self.updates.len(), Catalog::UPDATES_MAX),
+            ("audit records", self.audit.len(), Catalog::AUDIT_MAX),
+            ("answers", self.answers.len(), Catalog::ANSWERS_MAX),
+        ];
+        for (what, count, max) in bounds {
+            if count > max {
+                broken.push(format!("{count} {what}, at most {max}"));
+            }
+        }
+        broken
+    }
+
+    fn check_volume_rules(&self, id: VolumeId, volume: &VolumeRecord, broken: &mut Vec<String>) {
+        let mut rule = |holds: bool, text: &str| {
+            if !holds {
+                broken.push(format!("{id}: {text}: {volume:?}"));
+            }
+        };
+        rule(!volume.in_sync.is_empty(), "a set is never empty");
+        rule(
+            volume.in_sync.is_subset(&volume.opened_set),
+            "the set is a part of the last opened one",
+        );
+        rule(
+            !volume.opened || volume.in_sync == volume.opened_set,
+            "an opened set is the last opened one",
+        );
+        rule(
+            volume
+                .opened_set
+                .iter()
+                .all(|replica| volume.replicas.contains(&replica.node)),
+            "only replicas are in the set",
+        );
+        rule(
+            volume.unprotected_since_ms.is_none() == volume.is_whole(),
+            "a set that lacks a replica says since when",
+        );
+        rule(id.0 < self.next_volume, "volume ids are never used again");
+        if let Some(primary) = volume.primary {
+            rule(
+                volume.in_sync.contains(&primary),
+                "the primary is in the set",
+            );
+            rule(
+                self.in_active_domain(primary.node),
+                "the primary's domain is active",
+            );
+            rule(
+                self.is_registered(primary),
+                "the primary's store is the registered one",
+            );
+        }
+    }
+}

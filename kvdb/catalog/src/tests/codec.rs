@@ -1,0 +1,71 @@
+use super::*;
+use crate::codec::{self, CodecError, Kind};
+use proptest::prelude::*;
+
+#[test]
+fn a_catalog_comes_back_as_it_was() {
+    let mut cluster = Cluster::with_volume();
+    cluster.serve(1);
+    cluster.done(Cluster::deactivate(A, &[2]));
+    let bytes = cluster.catalog.encode().unwrap();
+    assert_eq!(Catalog::decode(&bytes).unwrap(), cluster.catalog);
+}
+
+#[test]
+fn one_thing_is_never_read_as_another() {
+    let bytes = Catalog::default().encode().unwrap();
+    assert_eq!(
+        Request::decode(&bytes),
+        Err(CodecError::Kind { ours: 2, theirs: 1 })
+    );
+}
+
+#[test]
+fn every_cut_and_every_flipped_bit_is_found() {
+    let bytes = Cluster::with_volume().catalog.encode().unwrap();
+    for length in 0..bytes.len() {
+        assert!(Catalog::decode(&bytes[..length]).is_err());
+    }
+    for bit in 0..bytes.len() * 8 {
+        let mut broken = bytes.clone();
+        broken[bit / 8] ^= 1 << (bit % 8);
+        assert!(Catalog::decode(&broken).is_err(), "bit {bit}");
+    }
+}
+
+#[test]
+fn a_length_that_claims_more_than_there_is_takes_no_memory() {
+    // A vector's length of 2^62, in an envelope whose checksum is right.
+    let bytes = codec::seal(Kind::REQUEST, &(1_u64 << 62, 0_u8)).unwrap();
+    assert!(codec::unseal::<Vec<u64>>(Kind::REQUEST, &bytes).is_err());
+    assert!(codec::unseal::<String>(Kind::REQUEST, &bytes).is_err());
+}
+
+#[test]
+fn a_request_that_is_too_large_is_refused() {
+    let cause = Cause {
+        who: "x".repeat(codec::REQUEST_BYTES_MAX),
+        why: String::new(),
+        at_ms: 0,
+    };
+    let request = Request {
+        id: RequestId {
+            client: 1,
+            number: 1,
+        },
+        cause,
+        command: Command::Nothing,
+    };
+    assert!(matches!(request.encode(), Err(CodecError::Length(_))));
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_give_a_value_or_an_error(payload in proptest::collection::vec(any::<u8>(), 0..400)) {
+        let mut bytes = codec::seal(Kind::REQUEST, &()).unwrap();
+        bytes.extend(&payload);
+        let _ = Request::decode(&bytes);
+        let _ = Request::decode(&payload);
+        let _ = Catalog::decode(&payload);
+    }
+}

@@ -1,0 +1,198 @@
+use super::*;
+use crate::Handover;
+
+#[test]
+fn a_start_count_that_went_back_is_a_rolled_back_disk() {
+    let mut cluster = Cluster::new();
+    cluster.done(started(1, 1, 5));
+    assert_eq!(
+        cluster.refused(started(1, 1, 4)),
+        Refusal::RolledBack {
+            node: NodeId(1),
+            ours: 5,
+            theirs: 4
+        }
+    );
+    assert_eq!(
+        cluster.refused(started(9, 1, 4)),
+        Refusal::UnknownNode(NodeId(9))
+    );
+}
+
+#[test]
+fn the_same_start_said_twice_ends_no_primary() {
+    let mut cluster = Cluster::with_volume();
+    cluster.serve(1);
+    cluster.done(started(1, 1, 1));
+    assert_eq!(cluster.demo().primary, Some(replica(1)));
+}
+
+#[test]
+fn a_restart_ends_the_primary_of_the_earlier_process_without_a_wait() {
+    let mut cluster = Cluster::with_volume();
+    cluster.serve(1);
+    let epoch = cluster.epoch();
+    cluster.done(started(1, 1, 2));
+    let demo = cluster.demo();
+    assert_eq!(
+        (demo.primary, demo.handover, demo.epoch),
+        (None, Handover::Released, epoch)
+    );
+    assert!(demo.opened && demo.in_sync == replicas(&[1, 2]));
+    cluster.done(cluster.promote(2));
+}
+
+#[test]
+fn a_restart_of_a_secondary_changes_no_volume() {
+    let mut cluster = Cluster::with_volume();
+    cluster.serve(1);
+    let before = cluster.demo().clone();
+    cluster.done(started(2, 2, 2));
+    assert_eq!(before, *cluster.demo());
+}
+
+#[test]
+fn a_new_incarnation_leaves_the_old_replica_behind() {
+    let mut cluster = Cluster::with_volume();
+    cluster.serve(1);
+    let epoch = cluster.epoch();
+    cluster.done(started(2, 22, 1));
+    let demo = cluster.demo();
+    assert_eq!(
+        (demo.in_sync.clone(), demo.primary),
+        (replicas(&[1]), Some(replica(1)))
+    );
+    assert!(demo.epoch > epoch && demo.opened && demo.unprotected_since_ms.is_some());
+    cluster.done(cluster.grow(
+        1,
+        ReplicaId {
+            node: NodeId(2),
+            incarnation: Incarnation(22),
+        },
+    ));
+    assert_eq!(cluster.demo().unprotected_since_ms, None);
+}
+
+#[test]
+fn a_primary_with_a_new_incarnation_is_ended_and_waited_for() {
+    let mut cluster = Cluster::with_volume();
+    cluster.serve(1);
+    cluster.done(started(1, 11, 1));
+    let demo = cluster.demo();
+    assert_eq!((demo.primary, demo.in_sync.clone()), (None, replicas(&[2])));
+    assert_eq!(
+        (demo.handover, demo.granted_set.clone()),
+        (Handover::Taken, replicas(&[1, 2]))
+    );
+}
+
+#[test]
+fn a_set_is_not_emptied_by_the_loss_of_its_last_store() {
+    let mut cluster = Cluster::with_volume();
+    cluster.serve(1);
+    cluster.done(cluster.shrink(1, &[2]));
+    cluster.done(started(1, 11, 1));
+    assert_eq!(
+        (cluster.demo().in_sync.clone(), cluster.demo().primary),
+        (replicas(&[1]), None)
+    );
+    assert_eq!(
+        cluster.refused(cluster.promote(1)),
+        Refusal::NotInSync(replica(1))
+    );
+    assert_eq!(
+        cluster.refused(cluster.promote(2)),
+        Refusal::NotInSync(replica(2))
+    );
+}
+
+#[test]
+fn before_opened_the_loss_of_the_primarys_store_falls_back_to_the_last_opened_set() {
+    let mut cluster = Cluster::with_volume();
+    cluster.done(cluster.promote(1));
+    cluster.done(cluster.shrink(1, &[2]));
+    cluster.done(started(1, 11, 1));
+    assert_eq!(cluster.demo().in_sync, replicas(&[2]));
+    cluster.done(cluster.promote(2));
+}
+
+#[test]
+fn forming_twice_is_fine_with_the_same_id_only() {
+    let mut cluster = Cluster::new();
+    let before = cluster.catalog.clone();
+    cluster.done(form());
+    assert_eq!(before, cluster.catalog);
+    let Command::Form {
+        cluster_name,
+        domains,
+        nodes,
+        ..
+    } = form()
+    else {
+        unreachable!()
+    };
+    assert_eq!(
+        cluster.refused(Command::Form {
+            cluster_name,
+            cluster_id: 8,
+            domains,
+            nodes
+        }),
+        Refusal::OtherCluster(7)
+    );
+}
+
+#[test]
+fn nothing_happens_before_the_cluster_is_formed() {
+    let mut cluster = Cluster {
+        catalog: Catalog::default(),
+        requests: 0,
+    };
+    assert_eq!(cluster.refused(started(1, 1, 1)), Refusal::NotFormed);
+    assert_eq!(cluster.refused(create("demo")), Refusal::NotFormed);
+    assert_eq!(cluster.done(Command::Nothing), Answer::Done);
+    assert_eq!(cluster.catalog, Catalog::default());
+}
+
+#[test]
+fn a_malformed_cluster_is_refused() {
+    let Command::Form {
+        cluster_name,
+        domains,
+        nodes,
+        ..
+    } = form()
+    else {
+        unreachable!()
+    };
+    let mut cluster = Cluster {
+        catalog: Catalog::default(),
+        requests: 0,
+    };
+    let form = |domains: &[_], nodes: &[_]| Command::Form {
+        cluster_name: cluster_name.clone(),
+        cluster_id: 1,
+        domains: domains.to_vec(),
+        nodes: nodes.to_vec(),
+    };
+    assert!(
+        matches!(
+            cluster.refused(form(&domains[2..], &nodes[2..3])),
+            Refusal::Invalid(_)
+        ),
+        "no data domain"
+    );
+    assert!(
+        matches!(cluster.refused(form(&domains, &[])), Refusal::Invalid(_)),
+        "no node"
+    );
+    assert_eq!(
+        cluster.refused(form(&domains[..1], &nodes)),
+        Refusal::UnknownDomain(B)
+    );
+    let twice: Vec<_> = nodes.iter().chain(&nodes).cloned().collect();
+    assert!(matches!(
+        cluster.refused(form(&domains, &twice)),
+        Refusal::Invalid(_)
+    ));
+}
