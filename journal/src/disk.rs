@@ -34,7 +34,10 @@ impl OpIds {
     /// A new id.
     pub fn next_id(&mut self) -> OpId {
         self.next += 1;
-        assert!(self.next < 1 << 48, "48 bits of operations are never used up");
+        assert!(
+            self.next < 1 << 48,
+            "48 bits of operations are never used up"
+        );
         OpId(u64::from(self.tag) << 48 | self.next)
     }
 }

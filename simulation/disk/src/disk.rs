@@ -326,10 +326,7 @@ impl Disk for SimulatedDisk {
         if reserve && !self.has_room(bytes) {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        let mut file = SimulatedFile {
-            length: bytes,
-            ..SimulatedFile::default()
-        };
+        let mut file = SimulatedFile::with_length(bytes);
         if reserve {
             file.reserve(0..bytes);
         }

@@ -108,6 +108,15 @@ pub struct SimulatedFile {
 }
 
 impl SimulatedFile {
+    /// A file of `bytes` zeroes that takes no space yet.
+    #[must_use]
+    pub fn with_length(bytes: u64) -> SimulatedFile {
+        SimulatedFile {
+            length: bytes,
+            ..SimulatedFile::default()
+        }
+    }
+
     /// Fills `buffer` with what readers see.
     pub fn read(&self, offset: u64, buffer: &mut [u8]) {
         self.current.read(offset, buffer);
