@@ -1,7 +1,9 @@
 //! One replica on disk, and the maps of what a replica misses.
 //!
-//! Reading order: [`region_map`].
+//! Reading order: [`store`] (thin extents, checksums, checkpoints), [`region_map`].
 
 pub mod region_map;
+pub mod store;
 
 pub use region_map::{RegionMap, RegionMapError};
+pub use store::{StoreError, StoreEvent, StoreOp, VolumeSpec, VolumeStore};
