@@ -1,0 +1,201 @@
+//! The writer of a connection: gathers all replies that are ready into as few vectored writes as possible.
+
+use crate::connection::Connection;
+use crate::reply::{Answer, Body, Errno, Extent};
+use crate::window::Window;
+use crate::wire::{self, bounded, chunk, meta_context};
+use bytes::Bytes;
+use std::io::{self, IoSlice};
+use std::ops::Range;
+use std::sync::Arc;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::sync::mpsc::UnboundedReceiver;
+
+/// Replies gathered at once. Each has one header and, with data in one part, one payload.
+const ANSWERS_GATHERED_MAX: usize = 128;
+/// Header bytes kept for the next round; more, after many long replies, is given back.
+const HEADERS_KEPT_BYTES: usize = 64 << 10;
+/// Slices handed to one vectored write.
+const SLICES_MAX: usize = 256;
+
+/// Writes answers until there are none to come and the last is out, or the socket fails.
+pub(crate) async fn run<W: AsyncWrite + Unpin>(
+    mut write: W,
+    mut answers: UnboundedReceiver<Answer>,
+    window: Arc<Window>,
+    structured: bool,
+    connection: Connection,
+) {
+    let mut ready = Vec::with_capacity(ANSWERS_GATHERED_MAX);
+    let mut gathered = Gathered::default();
+    while answers.recv_many(&mut ready, ANSWERS_GATHERED_MAX).await > 0 {
+        let requests = ready.len();
+        let bytes = ready.iter().map(|answer| answer.window_bytes).sum();
+        for answer in ready.drain(..) {
+            gathered.push(answer, structured);
+        }
+        if let Err(error) = gathered.write_to(&mut write).await {
+            tracing::debug!(?connection, %error, "NBD replies not written");
+            return;
+        }
+        window.release(requests, bytes);
+    }
+    // Fails when the client is gone: then it needs no good-bye.
+    let _ = write.shutdown().await;
+}
+
+/// Replies on their way out: headers, encoded one behind the other, and payloads between them.
+#[derive(Default)]
+struct Gathered {
+    headers: Vec<u8>,
+    segments: Vec<Segment>,
+}
+
+/// A run of bytes to write.
+enum Segment {
+    Headers(Range<usize>),
+    Payload(Bytes),
+}
+
+impl Gathered {
+    fn push(&mut self, answer: Answer, structured: bool) {
+        let start = self.headers.len();
+        match answer.body {
+            Body::Done => self.simple(answer.cookie, 0),
+            Body::Error { errno, message } if structured => {
+                self.error_chunk(answer.cookie, errno, &message)
+            }
+            Body::Error { errno, .. } => self.simple(answer.cookie, errno as u32),
+            Body::Status { extents } => self.status_chunk(answer.cookie, &extents),
+            Body::Data {
+                offset,
+                first,
+                more,
+            } => {
+                if structured {
+                    let bytes = more.iter().fold(first.len(), |sum, part| sum + part.len());
+                    self.chunk(answer.cookie, chunk::OFFSET_DATA, size_of::<u64>() + bytes);
+                    self.headers.extend(offset.to_be_bytes());
+                } else {
+                    self.simple(answer.cookie, 0);
+                }
+                self.headers_from(start);
+                self.payload(first);
+                more.into_iter().for_each(|part| self.payload(part));
+                return;
+            }
+        }
+        self.headers_from(start);
+    }
+
+    fn simple(&mut self, cookie: u64, error: u32) {
+        self.headers.extend(wire::SIMPLE_REPLY_MAGIC.to_be_bytes());
+        self.headers.extend(error.to_be_bytes());
+        self.headers.extend(cookie.to_be_bytes());
+    }
+
+    /// The header of a reply's only chunk.
+    fn chunk(&mut self, cookie: u64, kind: u16, length: usize) {
+        let length = u32::try_from(length).expect("a chunk holds 32 MiB and its header at most");
+        self.headers
+            .extend(wire::STRUCTURED_REPLY_MAGIC.to_be_bytes());
+        self.headers.extend(chunk::FLAG_DONE.to_be_bytes());
+        self.headers.extend(kind.to_be_bytes());
+        self.headers.extend(cookie.to_be_bytes());
+        self.headers.extend(length.to_be_bytes());
+    }
+
+    fn error_chunk(&mut self, cookie: u64, errno: Errno, message: &str) {
+        let message = bounded(message);
+        self.chunk(
+            cookie,
+            chunk::ERROR,
+            size_of::<u32>() + size_of::<u16>() + message.len(),
+        );
+        self.headers.extend((errno as u32).to_be_bytes());
+        self.headers.extend((message.len() as u16).to_be_bytes());
+        self.headers.extend(message.as_bytes());
+    }
+
+    fn status_chunk(&mut self, cookie: u64, extents: &[Extent]) {
+        self.chunk(
+            cookie,
+            chunk::BLOCK_STATUS,
+            size_of::<u32>() + 2 * size_of::<u32>() * extents.len(),
+        );
+        self.headers
+            .extend(meta_context::BASE_ALLOCATION_ID.to_be_bytes());
+        for extent in extents {
+            let bytes = u32::try_from(extent.bytes)
+                .expect("a status was cut to its request, which is below 4 GiB");
+            let hole = if extent.hole {
+                meta_context::STATE_HOLE
+            } else {
+                0
+            };
+            let zero = if extent.zero {
+                meta_context::STATE_ZERO
+            } else {
+                0
+            };
+            self.headers.extend(bytes.to_be_bytes());
+            self.headers.extend((hole | zero).to_be_bytes());
+        }
+    }
+
+    /// Makes the headers from `start` on the next to be written.
+    fn headers_from(&mut self, start: usize) {
+        match self.segments.last_mut() {
+            Some(Segment::Headers(range)) => range.end = self.headers.len(),
+            _ => self
+                .segments
+                .push(Segment::Headers(start..self.headers.len())),
+        }
+    }
+
+    fn payload(&mut self, payload: Bytes) {
+        if !payload.is_empty() {
+            self.segments.push(Segment::Payload(payload));
+        }
+    }
+
+    fn bytes_of<'a>(&'a self, segment: &'a Segment) -> &'a [u8] {
+        match segment {
+            Segment::Headers(range) => &self.headers[range.clone()],
+            Segment::Payload(payload) => payload,
+        }
+    }
+
+    /// Writes all of it, and is empty again.
+    async fn write_to<W: AsyncWrite + Unpin>(&mut self, write: &mut W) -> io::Result<()> {
+        // What was written of the segment `first`; those before it are out.
+        let (mut first, mut written) = (0, 0);
+        while first < self.segments.len() {
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let mut count = 0;
+            for segment in self.segments[first..].iter().take(SLICES_MAX) {
+                let skip = if count == 0 { written } else { 0 };
+                slices[count] = IoSlice::new(&self.bytes_of(segment)[skip..]);
+                count += 1;
+            }
+            let mut sent = write.write_vectored(&slices[..count]).await?;
+            if sent == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            while sent > 0 {
+                let left = self.bytes_of(&self.segments[first]).len() - written;
+                if sent < left {
+                    written += sent;
+                    break;
+                }
+                sent -= left;
+                first += 1;
+                written = 0;
+            }
+        }
+        self.headers.clear();
+        self.headers.shrink_to(HEADERS_KEPT_BYTES);
+        self.segments.clear();
+        Ok(())
+    }
+}
