@@ -1,0 +1,107 @@
+//! Dialing: three connections to a peer with a higher number, again and again.
+
+use crate::certificates::node_name;
+use crate::peer::{Connections, Peer};
+use crate::quic::is_node;
+use crate::session::Session;
+use crate::transport::Shared;
+use crate::wire::{Class, Hello, WELCOME_BYTES, decode_welcome};
+use quinn::{Connection, RecvStream, SendStream};
+use std::error::Error;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep, timeout};
+
+/// A try that has no session by then is given up. The handshake takes three round trips.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(1500);
+
+/// Pauses between tries: doubled from the first to the last, each shortened at random by up to half.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_millis(500);
+
+/// A session that lasted so long was a good one: after it the pauses start anew.
+const GOOD_SESSION: Duration = Duration::from_secs(2);
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+/// Keeps a session with the peer, until the transport stops.
+pub(crate) async fn dial_forever(shared: Arc<Shared>, peer: Arc<Peer>) {
+    let mut pause = PAUSE_MIN;
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        let since = Instant::now();
+        match timeout(ATTEMPT_TIMEOUT, dial(&shared, &peer, attempt)).await {
+            Ok(Ok(connections)) => {
+                let session = Session::new(&shared, &peer, connections);
+                peer.install(&session);
+                session.run().await;
+            }
+            Ok(Err(error)) => tracing::debug!(peer = %peer.node, %error, "can't connect"),
+            Err(_) => {
+                tracing::debug!(peer = %peer.node, address = peer.address, "no session in time")
+            }
+        }
+        if since.elapsed() > GOOD_SESSION {
+            pause = PAUSE_MIN;
+        }
+        sleep(shared.shortened(pause)).await;
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+async fn dial(shared: &Shared, peer: &Peer, attempt: u64) -> Result<Connections, Failure> {
+    let local = shared.endpoint.local_addr()?;
+    let addresses = tokio::net::lookup_host(&peer.address).await?;
+    let address = addresses
+        .into_iter()
+        .find(|address| address.is_ipv4() || local.is_ipv6())
+        .ok_or_else(|| {
+            format!(
+                "{} has no address that can be reached from {local}",
+                peer.address
+            )
+        })?;
+    let [control, write, resync] = Class::ALL.map(|class| {
+        let hello = Hello {
+            class,
+            process: shared.process,
+            attempt,
+        };
+        greet(shared, peer, address, hello)
+    });
+    let (control, write, resync) = tokio::try_join!(control, write, resync)?;
+    Ok([control, write, resync])
+}
+
+/// Connects, checks that the right node is there, greets, and waits for the welcome.
+async fn greet(
+    shared: &Shared,
+    peer: &Peer,
+    address: SocketAddr,
+    hello: Hello,
+) -> Result<Connection, Failure> {
+    let name = node_name(shared.cluster, peer.node);
+    let connecting = shared
+        .endpoint
+        .connect_with(shared.client.clone(), address, &name)?;
+    let connection = connecting.await.inspect_err(|error| {
+        // A certificate of another cluster or node is worth a warning; silence at the other end is not.
+        if matches!(error, quinn::ConnectionError::TransportError(_)) {
+            shared
+                .refusals
+                .refuse(&format_args!("{} at {address}", peer.node), error);
+        }
+    })?;
+    assert!(
+        is_node(&connection, shared.cluster, peer.node),
+        "TLS has verified the name {name}"
+    );
+    let (mut send, mut receive): (SendStream, RecvStream) = connection.open_bi().await?;
+    send.write_all(&hello.encode()).await?;
+    let mut welcome = [0; WELCOME_BYTES];
+    receive.read_exact(&mut welcome).await?;
+    decode_welcome(&welcome)?;
+    Ok(connection)
+}

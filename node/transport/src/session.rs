@@ -1,0 +1,141 @@
+//! One session: three connections that live and end together, and the tasks on them.
+
+use crate::calls;
+use crate::handler::{CallError, Lane, SendError, SessionId};
+use crate::peer::{Connections, Peer};
+use crate::receiving::{self, Budget};
+use crate::sending::Lanes;
+use crate::transport::Shared;
+use crate::wire::{Class, Violation};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use quinn::{Connection, VarInt};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+/// Lanes of one kind that a peer may have open: one for each volume that the two nodes share.
+const LANES_MAX: u32 = 4096;
+
+/// Calls under way at once, in each direction.
+pub(crate) const CALLS_MAX: u32 = 64;
+
+/// Close codes, for whoever looks at packets: all is well, or the other side broke the protocol.
+pub(crate) const CODE_DONE: u32 = 0;
+pub(crate) const CODE_VIOLATION: u32 = 1;
+
+/// A session with one peer.
+pub(crate) struct Session {
+    pub(crate) id: SessionId,
+    pub(crate) peer: Arc<Peer>,
+    connections: Connections,
+    pub(crate) lanes: Lanes,
+    /// Lanes on which the peer sends.
+    lanes_received: Mutex<BTreeSet<Lane>>,
+    pub(crate) budget: Budget,
+    pub(crate) calls_out: Semaphore,
+    shared: Arc<Shared>,
+}
+
+impl Session {
+    pub(crate) fn new(
+        shared: &Arc<Shared>,
+        peer: &Arc<Peer>,
+        connections: Connections,
+    ) -> Arc<Session> {
+        for class in Class::ALL {
+            let connection = &connections[class.index()];
+            let (streams, calls) = match class {
+                Class::Control => (1, CALLS_MAX),
+                Class::Write | Class::Resync => (LANES_MAX, 0),
+            };
+            connection.set_max_concurrent_uni_streams(VarInt::from(streams));
+            // One more for the greeting, which may not be gone yet.
+            connection.set_max_concurrent_bi_streams(VarInt::from(calls + 1));
+        }
+        Arc::new(Session {
+            id: shared.next_session(),
+            peer: Arc::clone(peer),
+            connections,
+            lanes: Lanes::new(shared.queue_bytes_max),
+            lanes_received: Mutex::new(BTreeSet::new()),
+            budget: Budget::new(),
+            calls_out: Semaphore::new(CALLS_MAX as usize),
+            shared: Arc::clone(shared),
+        })
+    }
+
+    pub(crate) fn connection(&self, class: Class) -> &Connection {
+        &self.connections[class.index()]
+    }
+
+    pub(crate) fn queued_bytes(&self) -> usize {
+        self.lanes.queued_bytes()
+    }
+
+    pub(crate) fn packets_lost(&self) -> u64 {
+        self.connections
+            .iter()
+            .map(|connection| connection.stats().path.lost_packets)
+            .sum()
+    }
+
+    /// Queues a frame on its lane.
+    pub(crate) fn send(self: &Arc<Self>, lane: Lane, parts: Vec<Bytes>) -> Result<(), SendError> {
+        self.lanes.push(self, &self.shared.runtime, lane, parts)
+    }
+
+    pub(crate) async fn call(&self, service: u8, request: Bytes) -> Result<Bytes, CallError> {
+        calls::call(self, service, request).await
+    }
+
+    /// Notes that the peer sends on this lane: on the right connection, and on one stream only.
+    pub(crate) fn receive_on(&self, class: Class, lane: Lane) -> Result<(), Violation> {
+        if lane.class() != class {
+            return Err(Violation::WrongConnection);
+        }
+        if !self.lanes_received.lock().insert(lane) {
+            return Err(Violation::LaneTwice);
+        }
+        Ok(())
+    }
+
+    /// Ends the session: the connections are closed and nothing more is taken for sending.
+    pub(crate) fn close(&self, why: &str) {
+        self.close_with(CODE_DONE, why);
+    }
+
+    fn close_with(&self, code: u32, why: &str) {
+        self.lanes.end();
+        for connection in &self.connections {
+            connection.close(VarInt::from(code), why.as_bytes());
+        }
+    }
+
+    /// Ends the session because the peer broke the protocol.
+    pub(crate) fn fail(&self, violation: Violation) {
+        self.shared.refusals.refuse(&self.peer.node, &violation);
+        self.close_with(CODE_VIOLATION, &violation.to_string());
+    }
+
+    /// Serves the session, which is installed already, until one of its connections is lost, then retires it.
+    pub(crate) async fn run(self: &Arc<Self>) {
+        let mut tasks = JoinSet::new();
+        for class in Class::ALL {
+            tasks.spawn(receiving::accept_lanes(Arc::clone(self), class));
+        }
+        tasks.spawn(calls::accept_calls(Arc::clone(self)));
+        let [control, write, resync] = &self.connections;
+        let lost = tokio::select! {
+            lost = control.closed() => lost,
+            lost = write.closed() => lost,
+            lost = resync.closed() => lost,
+        };
+        tracing::info!(peer = %self.peer.node, session = self.id.0, %lost, "session over");
+        self.peer.retire(self);
+        self.close("a connection of the session was lost");
+        // All of them end with their connections; waiting keeps tasks of an older session from piling up.
+        while tasks.join_next().await.is_some() {}
+    }
+}

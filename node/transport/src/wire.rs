@@ -1,0 +1,252 @@
+//! The bytes between nodes, below the frames' own content: greetings, the header of a lane, of a frame, of a call.
+//! Every decoder takes any bytes and gives a value or the reason for a refusal.
+
+use crate::handler::Lane;
+use isthmus_engine::VolumeId;
+
+/// A frame's content has at most this many bytes: the largest record with its header and checksums.
+pub const FRAME_BYTES_MAX: usize = (2 << 20) + 4096;
+
+/// A call's request and its answer have at most this many bytes each.
+pub const CALL_BYTES_MAX: usize = 8 << 20;
+
+/// The version of everything in this file. The TLS handshake settles it (ALPN); headers repeat it.
+pub(crate) const VERSION: u8 = 1;
+
+/// What is offered and asked for in the TLS handshake.
+pub(crate) const PROTOCOL: &[u8] = b"isthmus/1";
+
+const MAGIC: [u8; 4] = *b"ISTH";
+
+pub(crate) const HELLO_BYTES: usize = 24;
+pub(crate) const WELCOME_BYTES: usize = 8;
+pub(crate) const LANE_BYTES: usize = 16;
+pub(crate) const FRAME_HEADER_BYTES: usize = 8;
+pub(crate) const CALL_HEADER_BYTES: usize = 8;
+
+/// What a connection of a session is for. Apart, so that neither writes nor resync hold up control.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Class {
+    Control,
+    Write,
+    Resync,
+}
+
+impl Class {
+    pub(crate) const ALL: [Class; 3] = [Class::Control, Class::Write, Class::Resync];
+
+    pub(crate) fn index(self) -> usize {
+        self as usize
+    }
+}
+
+/// Why bytes from a peer were refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Violation {
+    #[error("a greeting that is none of ours")]
+    Greeting,
+    #[error("a header that is none of ours")]
+    Header,
+    #[error("an unknown lane")]
+    UnknownLane,
+    #[error("a lane on the connection of another class")]
+    WrongConnection,
+    #[error("a lane that was opened twice")]
+    LaneTwice,
+    #[error("a length over the limit")]
+    TooLong,
+    #[error("a stream that ended within a frame or call")]
+    Truncated,
+    #[error("more unfinished frames and calls than a session may have")]
+    TooMuchUnfinished,
+    #[error("a connection that belongs to no session in the making")]
+    OutOfPlace,
+}
+
+/// The first bytes on a connection, by which three connections find together to one session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Hello {
+    pub(crate) class: Class,
+    /// Random, the same as long as the dialing process lives.
+    pub(crate) process: u64,
+    /// Rises with each try of that process.
+    pub(crate) attempt: u64,
+}
+
+impl Hello {
+    pub(crate) fn encode(self) -> [u8; HELLO_BYTES] {
+        let mut bytes = [0; HELLO_BYTES];
+        bytes[..4].copy_from_slice(&MAGIC);
+        bytes[4] = VERSION;
+        bytes[5] = self.class as u8;
+        bytes[8..16].copy_from_slice(&self.process.to_le_bytes());
+        bytes[16..].copy_from_slice(&self.attempt.to_le_bytes());
+        bytes
+    }
+
+    pub(crate) fn decode(bytes: &[u8; HELLO_BYTES]) -> Result<Hello, Violation> {
+        let class = Class::ALL
+            .into_iter()
+            .find(|class| *class as u8 == bytes[5]);
+        let (Some(class), true) = (class, bytes[..5] == greeting()) else {
+            return Err(Violation::Greeting);
+        };
+        Ok(Hello {
+            class,
+            process: number(&bytes[8..16]),
+            attempt: number(&bytes[16..]),
+        })
+    }
+}
+
+fn greeting() -> [u8; 5] {
+    [MAGIC[0], MAGIC[1], MAGIC[2], MAGIC[3], VERSION]
+}
+
+fn number(bytes: &[u8]) -> u64 {
+    let mut all = [0; 8];
+    all[..bytes.len()].copy_from_slice(bytes);
+    u64::from_le_bytes(all)
+}
+
+/// The answer to a [`Hello`]: all three connections are there, the session is up.
+pub(crate) fn encode_welcome() -> [u8; WELCOME_BYTES] {
+    let mut bytes = [0; WELCOME_BYTES];
+    bytes[..5].copy_from_slice(&greeting());
+    bytes
+}
+
+pub(crate) fn decode_welcome(bytes: &[u8; WELCOME_BYTES]) -> Result<(), Violation> {
+    if *bytes == encode_welcome() {
+        Ok(())
+    } else {
+        Err(Violation::Greeting)
+    }
+}
+
+/// The first bytes of a stream that carries frames.
+pub(crate) fn encode_lane(lane: Lane) -> [u8; LANE_BYTES] {
+    let volume = match lane {
+        Lane::Control => 0,
+        Lane::Write(volume) | Lane::Resync(volume) => volume.0,
+    };
+    let mut bytes = [0; LANE_BYTES];
+    bytes[..5].copy_from_slice(&greeting());
+    bytes[5] = lane.class() as u8;
+    bytes[8..].copy_from_slice(&volume.to_le_bytes());
+    bytes
+}
+
+pub(crate) fn decode_lane(bytes: &[u8; LANE_BYTES]) -> Result<Lane, Violation> {
+    if bytes[..5] != greeting() {
+        return Err(Violation::Header);
+    }
+    let volume = VolumeId(number(&bytes[8..]));
+    match Class::ALL
+        .into_iter()
+        .find(|class| *class as u8 == bytes[5])
+    {
+        Some(Class::Control) if volume.0 == 0 => Ok(Lane::Control),
+        Some(Class::Write) => Ok(Lane::Write(volume)),
+        Some(Class::Resync) => Ok(Lane::Resync(volume)),
+        _ => Err(Violation::UnknownLane),
+    }
+}
+
+/// What comes before each frame: version and length.
+pub(crate) fn encode_frame_header(length: usize) -> [u8; FRAME_HEADER_BYTES] {
+    assert!(length <= FRAME_BYTES_MAX, "a frame of {length} bytes");
+    let mut bytes = [0; FRAME_HEADER_BYTES];
+    bytes[0] = VERSION;
+    bytes[4..].copy_from_slice(&(length as u32).to_le_bytes());
+    bytes
+}
+
+/// The length of the frame that follows.
+pub(crate) fn decode_frame_header(bytes: &[u8; FRAME_HEADER_BYTES]) -> Result<usize, Violation> {
+    if bytes[..4] != [VERSION, 0, 0, 0] {
+        return Err(Violation::Header);
+    }
+    bounded(&bytes[4..], FRAME_BYTES_MAX)
+}
+
+/// What comes before a call's request (with the service asked) and before its answer (service 0).
+pub(crate) fn encode_call_header(service: u8, length: usize) -> [u8; CALL_HEADER_BYTES] {
+    assert!(length <= CALL_BYTES_MAX, "a call of {length} bytes");
+    let mut bytes = [0; CALL_HEADER_BYTES];
+    bytes[0] = VERSION;
+    bytes[1] = service;
+    bytes[4..].copy_from_slice(&(length as u32).to_le_bytes());
+    bytes
+}
+
+/// The service and the length of what follows.
+pub(crate) fn decode_call_header(
+    bytes: &[u8; CALL_HEADER_BYTES],
+) -> Result<(u8, usize), Violation> {
+    if bytes[0] != VERSION || bytes[2..4] != [0, 0] {
+        return Err(Violation::Header);
+    }
+    Ok((bytes[1], bounded(&bytes[4..], CALL_BYTES_MAX)?))
+}
+
+fn bounded(bytes: &[u8], length_max: usize) -> Result<usize, Violation> {
+    match usize::try_from(number(bytes)) {
+        Ok(length) if length <= length_max => Ok(length),
+        _ => Err(Violation::TooLong),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_encoded_is_decoded() {
+        for class in Class::ALL {
+            let hello = Hello {
+                class,
+                process: 0x0123_4567_89ab_cdef,
+                attempt: 7,
+            };
+            assert_eq!(Hello::decode(&hello.encode()), Ok(hello));
+        }
+        for lane in [
+            Lane::Control,
+            Lane::Write(VolumeId(3)),
+            Lane::Resync(VolumeId(u64::MAX)),
+        ] {
+            assert_eq!(decode_lane(&encode_lane(lane)), Ok(lane));
+        }
+        assert_eq!(decode_welcome(&encode_welcome()), Ok(()));
+        assert_eq!(
+            decode_frame_header(&encode_frame_header(FRAME_BYTES_MAX)),
+            Ok(FRAME_BYTES_MAX)
+        );
+        assert_eq!(decode_call_header(&encode_call_header(9, 1)), Ok((9, 1)));
+    }
+
+    #[test]
+    fn what_is_not_ours_is_refused() {
+        assert_eq!(
+            Hello::decode(&[0xff; HELLO_BYTES]),
+            Err(Violation::Greeting)
+        );
+        assert_eq!(
+            decode_welcome(&[0; WELCOME_BYTES]),
+            Err(Violation::Greeting)
+        );
+        assert_eq!(decode_lane(&[1; LANE_BYTES]), Err(Violation::Header));
+        let mut lane = encode_lane(Lane::Control);
+        lane[5] = 3;
+        assert_eq!(decode_lane(&lane), Err(Violation::UnknownLane));
+        let mut frame = encode_frame_header(0);
+        frame[4..].copy_from_slice(&(FRAME_BYTES_MAX as u32 + 1).to_le_bytes());
+        assert_eq!(decode_frame_header(&frame), Err(Violation::TooLong));
+        frame[1] = 1;
+        assert_eq!(decode_frame_header(&frame), Err(Violation::Header));
+        let mut call = encode_call_header(1, 1);
+        call[4..].copy_from_slice(&u32::MAX.to_le_bytes());
+        assert_eq!(decode_call_header(&call), Err(Violation::TooLong));
+    }
+}
