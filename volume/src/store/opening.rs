@@ -97,6 +97,11 @@ impl VolumeStore {
         let mut slots = Slots::default();
         slots.grow(capacity);
         let map = read_map(disk, &files, &superblock, &root, map_pairs, &mut slots)?;
+        // What was read may be in the page cache only (the last process was killed, or its last write failed). The next
+        // checkpoint overwrites what the one before refers to, so this one has to hold first.
+        let offset = superblock_offset(superblock.generation);
+        disk.write_now(file, offset, &superblock.encode())
+            .map_err(StoreError::io(format!("write {folder}/superblock")))?;
         let spec = VolumeSpec {
             volume: superblock.volume,
             blocks: superblock.blocks,
@@ -139,7 +144,7 @@ fn create<D: Disk>(
     bytes: u64,
 ) -> Result<FileId, StoreError> {
     let path = format!("{folder}/{name}");
-    disk.create(&path, bytes, true)
+    disk.create(&path, bytes, bytes > 0)
         .map_err(StoreError::io(format!("create {path}")))
 }
 

@@ -1,1 +1,7 @@
+//! The store over a simulated disk.
 
+mod crashes;
+mod faults;
+mod ordering;
+mod rig;
+mod space;
