@@ -213,3 +213,70 @@ impl Drop for Reply {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+    fn reply(expects: Expects) -> (Reply, UnboundedReceiver<Answer>) {
+        let (answers, answered) = unbounded_channel();
+        (Reply::new(answers, 7, 0, expects), answered)
+    }
+
+    fn extents(bytes: &[u64]) -> Vec<Extent> {
+        bytes
+            .iter()
+            .map(|&bytes| Extent {
+                bytes,
+                hole: true,
+                zero: true,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_status_is_cut_to_what_was_asked() {
+        for (length, one, given, sent) in [
+            (10, false, vec![4, 20, 5], vec![4, 6]),
+            (10, false, vec![10, 1], vec![10]),
+            (10, false, vec![3], vec![3]),
+            (10, true, vec![4, 6], vec![4]),
+            (10, true, vec![40], vec![10]),
+        ] {
+            let (reply, mut answered) = reply(Expects::Status { length, one });
+            reply.status(extents(&given));
+            let Some(Answer {
+                body: Body::Status { extents: body },
+                ..
+            }) = answered.blocking_recv()
+            else {
+                panic!("a status was sent");
+            };
+            assert_eq!(body, extents(&sent));
+            assert!(answered.blocking_recv().is_none(), "one answer, no more");
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "as many bytes as it asked for")]
+    fn a_read_answered_with_too_little_is_our_own_mistake() {
+        reply(Expects::Data {
+            offset: 0,
+            length: 10,
+        })
+        .0
+        .data(Bytes::from_static(b"123456789"));
+    }
+
+    #[test]
+    #[should_panic(expected = "wants more than to be done")]
+    fn a_read_is_not_just_done() {
+        reply(Expects::Data {
+            offset: 0,
+            length: 10,
+        })
+        .0
+        .done();
+    }
+}

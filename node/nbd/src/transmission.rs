@@ -126,12 +126,6 @@ async fn read_request<R: AsyncRead + Unpin>(
         Verdict::Accepted(accepted) => {
             let window_bytes = accepted.window_bytes();
             window.admit(window_bytes).await;
-            let reply = Reply::new(
-                answers.clone(),
-                header.cookie,
-                window_bytes,
-                accepted.expects(),
-            );
             let payload_bytes = header.payload_bytes() as usize;
             let command = match accepted.kind {
                 Kind::Read => Command::Read,
@@ -144,6 +138,13 @@ async fn read_request<R: AsyncRead + Unpin>(
                 Kind::BlockStatus { one } => Command::BlockStatus { one },
                 Kind::Cache => Command::Cache,
             };
+            // Made after the payload is whole: a client that broke off gets no answer.
+            let reply = Reply::new(
+                answers.clone(),
+                header.cookie,
+                window_bytes,
+                accepted.expects(),
+            );
             let (offset, length) = (accepted.offset, u64::from(accepted.length));
             export.submit(
                 Request {
@@ -158,13 +159,14 @@ async fn read_request<R: AsyncRead + Unpin>(
         Verdict::Refused(errno, message) => {
             window.admit(0).await;
             let payload_bytes = header.payload_bytes();
-            let reply = Reply::new(answers.clone(), header.cookie, 0, Expects::Done);
-            if payload_bytes > PAYLOAD_DISCARDED_BYTES_MAX {
-                reply.error(errno, message);
+            let too_long = payload_bytes > PAYLOAD_DISCARDED_BYTES_MAX;
+            if !too_long {
+                inbound.discard(u64::from(payload_bytes)).await?;
+            }
+            Reply::new(answers.clone(), header.cookie, 0, Expects::Done).error(errno, message);
+            if too_long {
                 return Ok(Some(TransmissionEnd::Nonsense("a WRITE far too long")));
             }
-            inbound.discard(u64::from(payload_bytes)).await?;
-            reply.error(errno, message);
         }
     }
     Ok(None)

@@ -105,5 +105,9 @@ pub(crate) mod meta_context {
 
 /// The longest prefix of `text` that the protocol carries as a string.
 pub(crate) fn bounded(text: &str) -> &str {
-    &text[..text.floor_char_boundary(STRING_BYTES_MAX)]
+    let mut end = text.len().min(STRING_BYTES_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }

@@ -199,3 +199,112 @@ impl Gathered {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncReadExt;
+    use tokio::sync::{mpsc, watch};
+
+    #[tokio::test]
+    async fn replies_come_out_whole_through_a_socket_that_takes_a_few_bytes_at_a_time() {
+        for structured in [false, true] {
+            let (mut client, server) = tokio::io::duplex(7);
+            let (answers, answered) = mpsc::unbounded_channel();
+            let window = Arc::new(Window::new(2 * SLICES_MAX, usize::MAX));
+            let mut expected = Vec::new();
+            for cookie in 0..SLICES_MAX as u64 {
+                window.admit(0).await;
+                let parts = [
+                    vec![cookie as u8; 5],
+                    vec![],
+                    vec![!cookie as u8; cookie as usize % 9],
+                ];
+                let data = parts.concat();
+                if structured {
+                    expected.extend(0x668e_33ef_0001_0001_u64.to_be_bytes());
+                    expected.extend(cookie.to_be_bytes());
+                    expected.extend((8 + data.len() as u32).to_be_bytes());
+                    expected.extend((cookie * 10).to_be_bytes());
+                } else {
+                    expected.extend(0x6744_6698_0000_0000_u64.to_be_bytes());
+                    expected.extend(cookie.to_be_bytes());
+                }
+                expected.extend(data);
+                let [first, more @ ..] = parts.map(Bytes::from);
+                let body = Body::Data {
+                    offset: cookie * 10,
+                    first,
+                    more: more.to_vec(),
+                };
+                answers
+                    .send(Answer {
+                        cookie,
+                        window_bytes: 0,
+                        body,
+                    })
+                    .unwrap();
+            }
+            drop(answers);
+            let connection = Connection::new(1, "test".to_owned(), watch::channel(false).1);
+            let writer = tokio::spawn(run(server, answered, window, structured, connection));
+            let mut received = Vec::new();
+            client.read_to_end(&mut received).await.unwrap();
+            assert!(received == expected);
+            writer.await.unwrap();
+        }
+    }
+
+    #[test]
+    fn errors_and_extents_have_the_documented_layout() {
+        let mut gathered = Gathered::default();
+        let error = Body::Error {
+            errno: Errno::NoSpace,
+            message: "full".into(),
+        };
+        gathered.push(
+            Answer {
+                cookie: 1,
+                window_bytes: 0,
+                body: error,
+            },
+            true,
+        );
+        let extents = vec![
+            Extent {
+                bytes: 4096,
+                hole: true,
+                zero: true,
+            },
+            Extent {
+                bytes: 8192,
+                hole: false,
+                zero: false,
+            },
+        ];
+        gathered.push(
+            Answer {
+                cookie: 2,
+                window_bytes: 0,
+                body: Body::Status { extents },
+            },
+            true,
+        );
+        let words: Vec<u32> = [
+            &[0x668e_33ef, 0x0001_8001, 0, 1, 10, 28][..],
+            &[0x0004_6675, 0x6c6c_668e],
+        ]
+        .concat();
+        let begin: Vec<u8> = words.iter().flat_map(|word| word.to_be_bytes()).collect();
+        assert_eq!(gathered.headers[..32], begin);
+        let rest = [0x33ef_0001_u32, 0x0005_0000, 0, 0x0002_0000, 0x0014_0000];
+        let rest: Vec<u8> = rest.iter().flat_map(|word| word.to_be_bytes()).collect();
+        assert_eq!(gathered.headers[32..52], rest);
+        let tail: Vec<u8> = [1u32, 4096, 3, 8192, 0]
+            .iter()
+            .flat_map(|word| word.to_be_bytes())
+            .collect();
+        assert_eq!(gathered.headers[50..], tail);
+        assert_eq!(gathered.segments.len(), 1, "headers in a row are one slice");
+    }
+}

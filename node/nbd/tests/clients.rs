@@ -1,5 +1,10 @@
 //! Programs that people use, against the server.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test may fail loudly in its helpers, too"
+)]
+
 #[path = "support/memory.rs"]
 #[allow(dead_code, reason = "each test program uses a part")]
 mod memory;
@@ -119,7 +124,7 @@ async fn nbdinfo_sees_what_an_export_is_and_can_do() {
         .collect();
     assert_eq!(names, ["demo", "other"]);
     let (success, text) = run("nbdinfo", &[&started.uri("none")]).await;
-    assert!(!success && text.contains("no export is named"), "{text}");
+    assert!(!success && text.contains("No such file"), "{text}");
     started.server.stop().await;
 }
 
@@ -425,20 +430,12 @@ async fn a_refusal_reaches_the_user_as_a_text() {
         message: message.to_owned(),
     });
     let started = start(vec![("elsewhere", elsewhere)], Limits::default()).await;
-    for (program, arguments) in [
-        (
-            "nbdcopy",
-            vec![started.uri("elsewhere"), "null:".to_owned()],
-        ),
-        (
-            "qemu-io",
-            vec!["-f".into(), "raw".into(), started.uri("elsewhere")],
-        ),
-    ] {
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let (success, text) = run(program, &arguments).await;
-        assert!(!success && text.contains(message), "{program}: {text}");
-    }
+    let uri = started.uri("elsewhere");
+    let (success, text) = run("qemu-io", &["-f", "raw", "-c", "read 0 4k", &uri]).await;
+    assert!(!success && text.contains(message), "{text}");
+    // libnbd says the text only when it is asked to debug; else what kind of refusal it was.
+    let (success, text) = run("nbdcopy", &[&uri, "null:"]).await;
+    assert!(!success && text.contains("server policy"), "{text}");
     assert_eq!(*started.memory("elsewhere").attached.borrow(), 0);
     started.server.stop().await;
 }

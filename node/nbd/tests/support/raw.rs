@@ -1,5 +1,10 @@
 //! A client that sends just the bytes it is told to.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test may fail loudly in its helpers, too"
+)]
+
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

@@ -1,5 +1,10 @@
 //! A server on a free port, over exports in memory.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test may fail loudly in its helpers, too"
+)]
+
 use crate::memory::{Memory, MemoryExports};
 use isthmus_nbd::{Address, Limits, Server};
 use std::sync::Arc;
