@@ -51,6 +51,10 @@ impl Catalog {
             "a set that lacks a replica says since when",
         );
         rule(id.0 < self.next_volume, "volume ids are never used again");
+        rule(
+            volume.served || !volume.opened || volume.primary.is_none(),
+            "a primary that opened it has served the volume",
+        );
         if let Some(primary) = volume.primary {
             rule(
                 volume.in_sync.contains(&primary),

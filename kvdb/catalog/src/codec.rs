@@ -21,7 +21,7 @@ pub const ENVELOPE_BYTES: usize = 16;
 /// Bytes of a payload at most.
 pub const PAYLOAD_BYTES_MAX: usize = 64 << 20;
 /// Bytes of an encoded request at most: what one client may ask the cluster to keep.
-pub const REQUEST_BYTES_MAX: usize = 1 << 20;
+pub const REQUEST_BYTES_MAX: usize = 256 << 10;
 
 /// What an envelope holds, so that one thing is never read as another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -185,6 +185,8 @@ pub struct VolumeRecord {
     pub granted_set: BTreeSet<ReplicaId>,
     /// How the last primary's rights ended.
     pub handover: Handover,
+    /// Whether a primary has ever opened the volume. While none has, every replica is empty, and so whole.
+    pub served: bool,
     /// The nodes that hold a replica.
     pub replicas: BTreeSet<NodeId>,
     /// Since when the in-sync set lacks a replica, in ms of wall-clock time; none while all are in it.

@@ -106,6 +106,7 @@ impl Catalog {
         }
         let volume = self.volume_mut(id)?;
         volume.opened = true;
+        volume.served = true;
         // From now on the primary's rights are out, until it releases them.
         volume.handover = Handover::Taken;
         volume.follow_set();

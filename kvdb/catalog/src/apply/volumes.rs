@@ -57,6 +57,7 @@ impl Catalog {
             in_sync,
             granted_set: BTreeSet::new(),
             handover: Handover::Released,
+            served: false,
             replicas,
             unprotected_since_ms: None,
         };

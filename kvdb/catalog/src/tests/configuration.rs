@@ -276,6 +276,16 @@ fn giving_up_a_promotion_does_not_end_the_wait_for_the_primary_before() {
 }
 
 #[test]
+fn a_volume_is_served_from_the_first_opening_on() {
+    let mut cluster = Cluster::with_volume();
+    cluster.done(cluster.promote(1));
+    assert!(!cluster.demo().served);
+    cluster.done(cluster.open(1));
+    cluster.done(cluster.release(1));
+    assert!(cluster.demo().served);
+}
+
+#[test]
 fn opened_is_idempotent_within_its_epoch() {
     let mut cluster = Cluster::with_volume();
     cluster.serve(1);
