@@ -29,6 +29,9 @@ const FIRST_WINDOW_BYTES: u64 = 256 << 10;
 const FIRST_ROUND_TRIP: Duration = Duration::from_millis(10);
 /// An acknowledgement at the latest so long after its packet, so that the loss of a last packet is noticed soon.
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_millis(2);
+/// Packets after which the other side acknowledges at once. Ten instead of two took a fifth of the CPU time away, and some
+/// 8 us of a 4 KiB round trip on loopback; what is lost is still noticed at the third packet behind it.
+const ACKNOWLEDGED_AFTER_PACKETS: u8 = 10;
 /// Handshakes that wait to be looked at, and bytes kept for them.
 const INCOMING_MAX: usize = 64;
 const INCOMING_BYTES_MAX: u64 = 1 << 20;
@@ -125,7 +128,9 @@ fn transport(
     let mut cubic = CubicConfig::default();
     cubic.initial_window(FIRST_WINDOW_BYTES);
     let mut acknowledgements = AckFrequencyConfig::default();
-    acknowledgements.max_ack_delay(Some(ACKNOWLEDGED_WITHIN));
+    acknowledgements
+        .ack_eliciting_threshold(VarInt::from(ACKNOWLEDGED_AFTER_PACKETS))
+        .max_ack_delay(Some(ACKNOWLEDGED_WITHIN));
     let mut transport = TransportConfig::default();
     transport
         .max_concurrent_bidi_streams(VarInt::from(greetings))

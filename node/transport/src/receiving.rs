@@ -159,3 +159,44 @@ fn next_frame(buffer: &mut BytesMut) -> Result<Next, Violation> {
     buffer.advance(FRAME_HEADER_BYTES);
     Ok(Next::Frame(buffer.split_to(length).freeze()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_unfinished_is_bounded_and_given_back() {
+        let budget = Budget::new();
+        let large = UNFINISHED_BYTES_MAX / 2 + BUFFER_BYTES;
+        let first = budget.take(large).unwrap();
+        let _second = budget.take(large).unwrap();
+        assert!(
+            budget.take(BUFFER_BYTES).is_ok(),
+            "what fits a buffer is free"
+        );
+        assert_eq!(
+            budget.take(BUFFER_BYTES + 1).err(),
+            Some(Violation::TooMuchUnfinished)
+        );
+        drop(first);
+        assert!(budget.take(large).is_ok());
+    }
+
+    #[test]
+    fn frames_are_cut_at_any_byte() {
+        let mut stream = Vec::new();
+        for length in [0_usize, 1, 300] {
+            stream.extend(crate::wire::encode_frame_header(length));
+            stream.extend(vec![length as u8; length]);
+        }
+        let mut buffer = BytesMut::new();
+        let mut frames = Vec::new();
+        for byte in stream {
+            buffer.extend_from_slice(&[byte]);
+            while let Next::Frame(frame) = next_frame(&mut buffer).unwrap() {
+                frames.push(frame.len());
+            }
+        }
+        assert_eq!((frames, buffer.len()), (vec![0, 1, 300], 0));
+    }
+}
