@@ -1,5 +1,7 @@
 //! What the tests share: a journal over a simulated disk, and what must be true of it after any crash.
 
+#![allow(clippy::unwrap_used)] // all of this is a test, but clippy sees no test function around it
+
 use bytes::Bytes;
 use isthmus_journal::{Full, Journal, JournalError, Lsn, Shape, StreamId};
 use isthmus_simulated_disk::{Random, SimulatedDisk};
