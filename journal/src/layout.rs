@@ -137,7 +137,9 @@ impl GroupHeader {
         let sound = (inner..=GROUP_BYTES_MAX).contains(&length)
             && length.is_multiple_of(PAGE_BYTES)
             && header.first.0 < u64::MAX - u64::from(u32::MAX)
+            && header.sequence < 1 << 60
             && header.durable < header.first
+            && header.head_first > Lsn(0)
             && header.head_first <= header.first
             && header.head_sequence <= header.sequence.saturating_add(1);
         sound.then_some(header)

@@ -1,5 +1,7 @@
 //! Damage in the middle is reported and names its place; a torn tail is cut off without a word.
 
+#![allow(clippy::unwrap_used)] // all of this is a test, but clippy sees no test function around the helpers
+
 use crate::world::{FOLDER, IDENTITY, SMALL, TAG, World, payload, recover};
 use bytes::Bytes;
 use isthmus_journal::layout::{self, Entry, GroupHeader};

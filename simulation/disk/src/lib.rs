@@ -1,7 +1,7 @@
 //! A disk in memory, from a seed: operations complete after a seeded time in any order, and a crash keeps, loses or
 //! tears every write that no completed sync covers. Behind the same [`isthmus_journal::Disk`] seam as the real one.
 //!
-//! Reading order: [`random`], [`pages`] (sparse content), [`file`] (stable and unsynced layers), [`disk`].
+//! Reading order: [`random`], [`pages`] (sparse content), [`mod@file`] (stable and unsynced layers), [`disk`].
 
 pub mod disk;
 pub mod file;

@@ -1,5 +1,7 @@
 //! What the simulated disk promises and what it takes away.
 
+#![allow(clippy::unwrap_used)] // all of this is a test, but clippy sees no test function around the helpers
+
 use bytes::Bytes;
 use isthmus_journal::{Disk, DiskBusy, DiskOp, Done, FileId, OpId};
 use isthmus_simulated_disk::SimulatedDisk;
