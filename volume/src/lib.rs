@@ -6,4 +6,6 @@ pub mod region_map;
 pub mod store;
 
 pub use region_map::{RegionMap, RegionMapError};
-pub use store::{StoreError, StoreEvent, StoreOp, VolumeSpec, VolumeStore};
+pub use store::{
+    BLOCKS_MAX, StoreError, StoreEvent, StoreOp, TRANSFER_BLOCKS_MAX, VolumeSpec, VolumeStore,
+};

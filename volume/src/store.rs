@@ -1,7 +1,7 @@
 //! [`VolumeStore`]: one replica on disk: thin extents with a checksum a block, and atomic checkpoints.
 //!
 //! It holds committed data only. Operations are submitted and complete by events; [`VolumeStore::step`] hands work to the
-//! disk, [`VolumeStore::on_completed`] takes the disk's answers. Reading order: [`format`] (pages as bytes), `extent_map`,
+//! disk, [`VolumeStore::on_completed`] takes the disk's answers. Reading order: `format` (pages as bytes), `extent_map`,
 //! `slots` and `header_cache` (what is in memory), `extent_queue` (what may run at once), `requests` and `parts` (an
 //! operation from submission to its event), `growth`, `checkpoint`, `opening`. The format and its rules are in
 //! `docs/decisions/0003-extents-format.md`.
@@ -239,11 +239,13 @@ impl VolumeStore {
             && self.checkpoints.is_idle()
     }
 
-    /// Whether a checkpoint should be made soon: much changed metadata is held in memory, or much space waits for it.
+    /// Whether a checkpoint should be made soon: much changed metadata is held in memory, or space waits for
+    /// it that is much or was missed.
     #[must_use]
     pub fn wants_checkpoint(&self) -> bool {
         self.headers.dirty_count() > DIRTY_HEADERS_WANTED_MAX
             || self.checkpoints.released_count() > RELEASED_SLOTS_WANTED_MAX
+            || self.checkpoints.space_wanted()
     }
 
     /// Bytes written (and of changed metadata) since the last checkpoint began: what the next one has to make durable.

@@ -75,7 +75,7 @@ fn check(map: &RegionMap, model: &BTreeSet<u64>) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(60))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
     fn marks_and_runs_are_those_of_a_plain_set(steps in steps(), probes in proptest::collection::vec(0..BLOCKS, 20)) {

@@ -50,6 +50,8 @@ pub(super) struct Checkpoints {
     data_unsynced: bool,
     /// Lengths of the root files.
     root_room: [u64; 2],
+    /// A write found no space while slots waited for the next checkpoint.
+    space_wanted: bool,
     /// No checkpoint can be trusted any more.
     broken: bool,
 }
@@ -121,6 +123,7 @@ impl Checkpoints {
             bytes_since_cut: 0,
             data_unsynced: false,
             root_room,
+            space_wanted: false,
             broken: false,
         }
     }
@@ -131,6 +134,16 @@ impl Checkpoints {
 
     pub(super) fn released_count(&self) -> usize {
         self.released.len()
+    }
+
+    /// A write found no space.
+    pub(super) fn note_full(&mut self) {
+        self.space_wanted |= !self.released.is_empty();
+    }
+
+    /// Whether a checkpoint would give space that a write missed.
+    pub(super) fn space_wanted(&self) -> bool {
+        self.space_wanted
     }
 
     pub(super) fn bytes_since_cut(&self) -> u64 {
@@ -299,6 +312,7 @@ impl VolumeStore {
             root_bytes: root.len() as u64,
             root_crc: crc32fast::hash(&root),
         };
+        self.checkpoints.space_wanted = false;
         let failure = self.make_room_for_root(&superblock, disk).err();
         self.checkpoints.running = Some(Running {
             op: waiting.op,

@@ -25,7 +25,8 @@ impl VolumeStore {
         let slot = match self.slots.take() {
             Some(slot) => slot,
             None => {
-                self.grow_files(disk)?;
+                self.grow_files(disk)
+                    .inspect_err(|_| self.checkpoints.note_full())?;
                 self.slots.take().expect("the files have just grown")
             }
         };

@@ -74,7 +74,7 @@ fn work(rig: &mut Rig, steps: u64) {
 
 #[test]
 fn after_a_crash_at_any_moment_the_checkpoint_and_the_redone_changes_give_all_back() {
-    for seed in 0..60 {
+    for seed in 0..30 {
         let mut rig = Rig::new(seed, 256 * 5 + 40);
         for _ in 0..12 {
             let steps = 1 + rig.random.below(60);
@@ -105,7 +105,7 @@ fn after_a_crash_at_any_moment_the_checkpoint_and_the_redone_changes_give_all_ba
 
 #[test]
 fn failed_checkpoints_leave_the_one_before_in_force() {
-    for seed in 0..60 {
+    for seed in 0..25 {
         let mut rig = Rig::new(seed + 1000, 256 * 5 + 40);
         for round in 0..10 {
             work(&mut rig, 25);

@@ -150,8 +150,20 @@ fn a_full_disk_fails_what_needs_space_and_nothing_else() {
     rig.check_all();
     // Space that was given back is used again, after the next checkpoint.
     rig.clear(BlockRange::new(0, 512));
+    rig.settle();
+    assert!(!rig.store.wants_checkpoint());
+    let before = rig.model.clone();
+    rig.write(BlockRange::new(20 * 256, 512));
+    rig.settle();
+    assert_eq!(std::mem::take(&mut rig.failed).len(), 1);
+    rig.model = before;
+    assert!(
+        rig.store.wants_checkpoint(),
+        "it gives the space that the write missed"
+    );
     rig.checkpoint();
     rig.settle();
+    assert!(!rig.store.wants_checkpoint());
     rig.write(BlockRange::new(20 * 256, 512));
     rig.check_all();
     rig.disk.set_capacity_bytes(None);
