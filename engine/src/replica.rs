@@ -525,6 +525,32 @@ impl Replica {
         effects.push(Effect::Damaged { reason });
     }
 
+    /// The volume has never been served, so this replica, empty, holds everything there is.
+    pub fn begin_whole(&mut self, effects: &mut Effects) {
+        assert!(
+            self.log.end() == Seq::ZERO,
+            "a volume that was never served has no records, here it ends at {}",
+            self.log.end()
+        );
+        self.whole = true;
+        self.persist(Change::Whole, effects);
+    }
+
+    /// To whom a promise is out at `now`.
+    #[must_use]
+    pub fn promised_to(&self, now: Time) -> Option<NodeId> {
+        self.given
+            .filter(|given| given.until >= now)
+            .map(|given| given.to)
+    }
+
+    /// A read could not be fetched: it is answered already.
+    pub fn forget_read(&mut self, op: ClientOp) {
+        if let Some(primary) = self.primary_mut() {
+            primary.reads.remove(&op);
+        }
+    }
+
     /// Stops taking part, because the host found the replica's disk or records broken.
     pub fn stop(&mut self, reason: String, effects: &mut Effects) {
         if self.damaged.is_none() {

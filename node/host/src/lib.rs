@@ -1,1 +1,15 @@
-//! isthmus-host
+//! The host: one thread's worth of volumes. It joins each volume's engine, journal records and extents, carries out the engine's
+//! effects, and speaks the replicas' wire format. It is synchronous: facts come in as calls with the time, what is to be done outside
+//! (frames, replies to clients, questions to kvdb) goes out in [`Outputs`]. The simulator drives the same code as `isthmusd`.
+//!
+//! Reading order: [`output`], [`wire`], [`mirror`] (one volume), [`host`].
+
+pub mod host;
+pub mod mirror;
+pub mod output;
+pub mod status;
+pub mod wire;
+
+pub use host::{Host, HostError, Identity};
+pub use output::{ClientError, ClientRequest, Lane, Outcome, OutgoingFrame, Outputs, Run};
+pub use status::{CopyProgress, VolumeStatus};

@@ -1,0 +1,533 @@
+//! The host: the volumes of one node, their journal, and the loop that lets them go on.
+
+use crate::mirror::{Context, Mirror, MirrorError, Recovering};
+use crate::output::{ClientError, ClientRequest, Lane, Outcome, Outputs};
+use crate::status::VolumeStatus;
+use crate::wire::Malformed;
+use bytes::Bytes;
+use isthmus_catalog::{Catalog, DomainState, Handover, OnPeerLoss, VolumeRecord};
+use isthmus_engine::{
+    Configuration, Incarnation, NodeId, ReplicaId, Settings, Time, View, VolumeId,
+};
+use isthmus_journal::{Disk, Journal, JournalError, Lsn, OpId, Shape};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
+use std::sync::Arc;
+
+const JOURNAL_FOLDER: &str = "journal";
+const JOURNAL_TAG: u16 = 1;
+const FIRST_VOLUME_TAG: u16 = 16;
+/// The journal is kept emptier than this part of it, by checkpoints of whoever holds its oldest segment.
+const JOURNAL_FILL_PERCENT: u64 = 50;
+/// Rounds of one [`Host::run`]: a bound, so that the caller's other inputs are seen.
+const ROUNDS_MAX: usize = 64;
+
+/// Who this host is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Its node.
+    pub node: NodeId,
+    /// The incarnation of its store (I12).
+    pub incarnation: Incarnation,
+}
+
+/// Why a host can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// The journal.
+    #[error("the journal of volume writes: {0}")]
+    Journal(#[from] JournalError),
+    /// The disk.
+    #[error("the data directory: {0}")]
+    Disk(#[from] io::Error),
+}
+
+/// The volumes of one node. `R` is how the caller names a client's request.
+#[derive(Debug)]
+pub struct Host<D: Disk, R> {
+    me: ReplicaId,
+    settings: Settings,
+    disk: D,
+    journal: Journal,
+    journal_reserve: u64,
+    unsettled: VecDeque<(Lsn, VolumeId)>,
+    mirrors: BTreeMap<VolumeId, Mirror<R>>,
+    /// Replicas that could not be opened, with why.
+    closed: BTreeMap<VolumeId, String>,
+    tags: BTreeMap<u16, VolumeId>,
+    next_tag: u16,
+    catalog: Arc<Catalog>,
+    sessions: BTreeSet<NodeId>,
+    completions: Vec<(OpId, io::Result<isthmus_journal::Done>)>,
+    journal_failed: bool,
+}
+
+fn folder(volume: VolumeId) -> String {
+    format!("volumes/{}", volume.0)
+}
+
+macro_rules! context {
+    ($host:ident, $now:ident, $outputs:ident) => {
+        &mut Context {
+            now: $now,
+            journal: &mut $host.journal,
+            unsettled: &mut $host.unsettled,
+            outputs: $outputs,
+            catalog: &$host.catalog,
+            journal_reserve: $host.journal_reserve,
+        }
+    };
+}
+
+impl<D: Disk, R> Host<D, R> {
+    /// Opens the data directory: formats a new one, recovers an old one.
+    ///
+    /// # Errors
+    /// When the journal or the directory can't be opened. A single volume that can't is left closed, and says so in its status.
+    pub fn open(
+        mut disk: D,
+        identity: Identity,
+        settings: Settings,
+        shape: Shape,
+        now: Time,
+    ) -> Result<Host<D, R>, HostError> {
+        let me = ReplicaId {
+            node: identity.node,
+            incarnation: identity.incarnation,
+        };
+        if disk.list(JOURNAL_FOLDER)?.is_empty() {
+            Journal::format(&mut disk, JOURNAL_FOLDER, shape, identity.incarnation.0)?;
+        }
+        let mut recovering: BTreeMap<u64, Recovering<R>> = BTreeMap::new();
+        let mut closed = BTreeMap::new();
+        let mut tags = BTreeMap::new();
+        let mut next_tag = FIRST_VOLUME_TAG;
+        for name in disk.list("volumes")? {
+            let Ok(number) = name.parse() else { continue };
+            let volume = VolumeId(number);
+            match Recovering::open(&mut disk, &folder(volume), next_tag, me, settings) {
+                Ok(mirror) => {
+                    tags.insert(next_tag, volume);
+                    recovering.insert(number, mirror);
+                }
+                // Formatting did not finish: nothing was ever in it.
+                Err(MirrorError::Store(isthmus_volume::StoreError::NotFormatted)) => {}
+                Err(error) => {
+                    closed.insert(volume, error.to_string());
+                }
+            }
+            next_tag += 1;
+        }
+        let mut unknown = BTreeSet::new();
+        let mut journal = Journal::open(
+            &mut disk,
+            JOURNAL_FOLDER,
+            JOURNAL_TAG,
+            &mut |lsn, stream, record| match recovering.get_mut(&stream.0) {
+                Some(mirror) => mirror.replay(lsn, &record),
+                None => {
+                    unknown.insert(stream);
+                }
+            },
+        )?;
+        // Records of deleted volumes.
+        for stream in unknown
+            .into_iter()
+            .filter(|stream| !closed.contains_key(&VolumeId(stream.0)))
+        {
+            journal.release(stream, journal.next());
+        }
+        let mirrors = recovering
+            .into_iter()
+            .map(|(number, mirror)| (VolumeId(number), mirror.finish(me, settings, now)))
+            .collect();
+        let journal_reserve = journal.capacity_bytes() / 4;
+        Ok(Host {
+            me,
+            settings,
+            disk,
+            journal,
+            journal_reserve,
+            unsettled: VecDeque::new(),
+            mirrors,
+            closed,
+            tags,
+            next_tag,
+            catalog: Arc::default(),
+            sessions: BTreeSet::new(),
+            completions: Vec::new(),
+            journal_failed: false,
+        })
+    }
+
+    /// The replica that this host keeps of each volume, by its identity.
+    #[must_use]
+    pub fn me(&self) -> ReplicaId {
+        self.me
+    }
+
+    /// The mirrors, to look at.
+    #[must_use]
+    pub fn mirrors(&self) -> &BTreeMap<VolumeId, Mirror<R>> {
+        &self.mirrors
+    }
+
+    /// The disk, to look at, or to let its time pass.
+    pub fn disk_mut(&mut self) -> &mut D {
+        &mut self.disk
+    }
+
+    /// Gives the disk back, as a crash leaves it.
+    #[must_use]
+    pub fn into_disk(self) -> D {
+        self.disk
+    }
+
+    /// kvdb has committed something: makes, removes and informs replicas. To be called only from when kvdb has noted this start of
+    /// the node (`NodeStarted`) on.
+    pub fn on_catalog(&mut self, now: Time, catalog: Arc<Catalog>, outputs: &mut Outputs<R>) {
+        self.catalog = Arc::clone(&catalog);
+        let gone: Vec<VolumeId> = self
+            .mirrors
+            .keys()
+            .chain(self.closed.keys())
+            .filter(|volume| !catalog.volumes.contains_key(volume))
+            .copied()
+            .collect();
+        for volume in gone {
+            self.remove(volume, outputs);
+        }
+        for (volume, record) in &catalog.volumes {
+            if !record.replicas.contains(&self.me.node) {
+                continue;
+            }
+            if !self.mirrors.contains_key(volume) && !self.closed.contains_key(volume) {
+                self.create(now, *volume, record, outputs);
+            }
+            let view = view(&catalog, record);
+            if let Some(mirror) = self.mirrors.get_mut(volume)
+                && mirror.engine().view().is_none_or(|old| *old != view)
+                && mirror
+                    .engine()
+                    .view()
+                    .is_none_or(|old| old.configuration.epoch <= view.configuration.epoch)
+            {
+                mirror.on_view(context!(self, now, outputs), view, !record.served);
+            }
+        }
+    }
+
+    fn create(
+        &mut self,
+        now: Time,
+        volume: VolumeId,
+        record: &VolumeRecord,
+        outputs: &mut Outputs<R>,
+    ) {
+        let folder = folder(volume);
+        if record.served && record.in_sync.contains(&self.me) {
+            let reason = format!(
+                "kvdb counts the replica on this node as in sync, but {folder} is not there: it was lost. Empty the data directory, so that the node comes back as a new replica"
+            );
+            outputs.events.push((volume, format!("STOPPED: {reason}")));
+            self.closed.insert(volume, reason);
+            return;
+        }
+        let made =
+            Recovering::<R>::format(&mut self.disk, &folder, volume, record.bytes).and_then(|()| {
+                Recovering::open(
+                    &mut self.disk,
+                    &folder,
+                    self.next_tag,
+                    self.me,
+                    self.settings,
+                )
+            });
+        match made {
+            Ok(mirror) => {
+                let mut mirror = mirror.finish(self.me, self.settings, now);
+                for peer in self.sessions.clone() {
+                    mirror.on_session_up(context!(self, now, outputs), peer);
+                }
+                self.tags.insert(self.next_tag, volume);
+                self.mirrors.insert(volume, mirror);
+            }
+            Err(error) => {
+                outputs
+                    .events
+                    .push((volume, format!("the replica could not be made: {error}")));
+                self.closed.insert(volume, error.to_string());
+            }
+        }
+        self.next_tag = self
+            .next_tag
+            .checked_add(1)
+            .expect("a node makes fewer than 65,000 replicas in one run");
+    }
+
+    fn remove(&mut self, volume: VolumeId, outputs: &mut Outputs<R>) {
+        self.mirrors.remove(&volume);
+        self.closed.remove(&volume);
+        self.tags.retain(|_, owner| *owner != volume);
+        self.journal
+            .release(isthmus_journal::StreamId(volume.0), self.journal.next());
+        if let Err(error) = self.disk.remove(&folder(volume)) {
+            outputs
+                .events
+                .push((volume, format!("its files could not be removed: {error}")));
+        }
+    }
+
+    /// A session with a peer is up.
+    pub fn on_session_up(&mut self, now: Time, peer: NodeId, outputs: &mut Outputs<R>) {
+        self.sessions.insert(peer);
+        for mirror in self.mirrors.values_mut() {
+            mirror.on_session_up(context!(self, now, outputs), peer);
+        }
+    }
+
+    /// The session with a peer is gone. Frames that were received in it must not be given any more.
+    pub fn on_session_down(&mut self, now: Time, peer: NodeId, outputs: &mut Outputs<R>) {
+        self.sessions.remove(&peer);
+        for mirror in self.mirrors.values_mut() {
+            mirror.on_session_down(context!(self, now, outputs), peer);
+        }
+    }
+
+    /// A frame from a peer, over the session that is up.
+    ///
+    /// # Errors
+    /// What is wrong with the frame; nothing has changed then.
+    pub fn on_frame(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        volume: VolumeId,
+        lane: Lane,
+        frame: &Bytes,
+        outputs: &mut Outputs<R>,
+    ) -> Result<(), Malformed> {
+        match self.mirrors.get_mut(&volume) {
+            Some(mirror) => mirror.on_frame(context!(self, now, outputs), from, lane, frame),
+            // Not made yet, or gone already.
+            None => Ok(()),
+        }
+    }
+
+    /// A client opens a volume here; answered with `Outcome::Attached` or why not.
+    pub fn attach(&mut self, now: Time, volume: VolumeId, reply: R, outputs: &mut Outputs<R>) {
+        match self.mirrors.get_mut(&volume) {
+            Some(mirror) => mirror.attach(context!(self, now, outputs), reply),
+            None => {
+                let error = self
+                    .closed
+                    .get(&volume)
+                    .map_or(ClientError::NoReplica, |reason| {
+                        ClientError::NotServed(reason.clone())
+                    });
+                outputs.replies.push((reply, Outcome::Failed(error)));
+            }
+        }
+    }
+
+    /// A client that was attached is gone.
+    pub fn detach(&mut self, now: Time, volume: VolumeId, outputs: &mut Outputs<R>) {
+        if let Some(mirror) = self.mirrors.get_mut(&volume) {
+            mirror.detach(context!(self, now, outputs));
+        }
+    }
+
+    /// An attached client asks for something.
+    pub fn submit(
+        &mut self,
+        now: Time,
+        volume: VolumeId,
+        reply: R,
+        request: ClientRequest,
+        outputs: &mut Outputs<R>,
+    ) {
+        match self.mirrors.get_mut(&volume) {
+            Some(mirror) => mirror.submit(context!(self, now, outputs), reply, request),
+            None => outputs
+                .replies
+                .push((reply, Outcome::Failed(ClientError::NoReplica))),
+        }
+    }
+
+    /// kvdb has answered a proposal: done, or refused or not reached.
+    pub fn on_answer(&mut self, now: Time, volume: VolumeId, done: bool, outputs: &mut Outputs<R>) {
+        if let Some(mirror) = self.mirrors.get_mut(&volume) {
+            mirror.on_answer(context!(self, now, outputs), done);
+        }
+    }
+
+    /// The answer to `Outputs::confirm`: the catalog as a linearizable read found it that was begun at `begun`; none when kvdb
+    /// could not be asked.
+    pub fn on_confirmed(
+        &mut self,
+        now: Time,
+        begun: Time,
+        catalog: Option<&Catalog>,
+        outputs: &mut Outputs<R>,
+    ) {
+        for (volume, mirror) in &mut self.mirrors {
+            let epoch = mirror.engine().configuration().epoch;
+            let record = catalog.and_then(|catalog| catalog.volumes.get(volume));
+            let confirmed = record
+                .is_some_and(|record| record.epoch == epoch && record.primary == Some(self.me));
+            mirror.on_confirmed(context!(self, now, outputs), begun, confirmed);
+        }
+    }
+
+    /// When to call [`Host::run`] at the latest.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Time> {
+        self.mirrors.values().filter_map(Mirror::deadline).min()
+    }
+
+    /// Lets everything go on that can: journal, extents, timers. Call it after each batch of inputs: what came in together is
+    /// made durable together. Returns whether it may go on at once.
+    pub fn run(&mut self, now: Time, outputs: &mut Outputs<R>) -> bool {
+        for mirror in self.mirrors.values_mut() {
+            if mirror.deadline().is_some_and(|deadline| deadline <= now) {
+                mirror.on_tick(context!(self, now, outputs));
+            }
+        }
+        for _ in 0..ROUNDS_MAX {
+            self.journal.step(&mut self.disk);
+            let mut busy = false;
+            for mirror in self.mirrors.values_mut() {
+                busy |= mirror.step_store(context!(self, now, outputs), &mut self.disk);
+            }
+            busy |= self.take_completions(now, outputs);
+            if !busy {
+                self.make_room(now, outputs);
+                return false;
+            }
+        }
+        self.make_room(now, outputs);
+        true
+    }
+
+    fn take_completions(&mut self, now: Time, outputs: &mut Outputs<R>) -> bool {
+        let mut completions = std::mem::take(&mut self.completions);
+        self.disk.completed(&mut completions);
+        let any = !completions.is_empty();
+        for (id, result) in completions.drain(..) {
+            if id.tag() == JOURNAL_TAG {
+                if let Err(error) = self.journal.on_completed(id, result) {
+                    self.journal_broke(now, &error, outputs);
+                }
+            } else if let Some(mirror) = self
+                .tags
+                .get(&id.tag())
+                .and_then(|volume| self.mirrors.get_mut(volume))
+            {
+                mirror.on_disk(id, result);
+            }
+        }
+        self.completions = completions;
+        if any {
+            self.mirrors
+                .values_mut()
+                .for_each(Mirror::disk_may_take_more);
+        }
+        let durable = self.journal.durable();
+        let mut settled = BTreeSet::new();
+        while let Some((lsn, volume)) = self.unsettled.front().copied() {
+            if lsn > durable {
+                break;
+            }
+            settled.insert(volume);
+            self.unsettled.pop_front();
+        }
+        for volume in settled {
+            if let Some(mirror) = self.mirrors.get_mut(&volume) {
+                mirror.on_durable(context!(self, now, outputs), durable);
+            }
+        }
+        any
+    }
+
+    fn journal_broke(&mut self, now: Time, error: &JournalError, outputs: &mut Outputs<R>) {
+        if std::mem::replace(&mut self.journal_failed, true) {
+            return;
+        }
+        for mirror in self.mirrors.values_mut() {
+            mirror.stop(context!(self, now, outputs), &error.to_string());
+        }
+    }
+
+    /// Checkpoints whoever keeps the journal from recycling, and lets clients go on that waited for room.
+    fn make_room(&mut self, now: Time, outputs: &mut Outputs<R>) {
+        if self.journal.used_bytes() * 100 > self.journal.capacity_bytes() * JOURNAL_FILL_PERCENT
+            && let Some((stream, _)) = self.journal.pinned_by()
+            && let Some(mirror) = self.mirrors.get_mut(&VolumeId(stream.0))
+        {
+            mirror.want_checkpoint();
+        }
+        let durable = self.journal.durable();
+        for mirror in self.mirrors.values_mut() {
+            mirror.checkpoint_if_due(context!(self, now, outputs));
+            mirror.on_durable(context!(self, now, outputs), durable);
+            mirror.begin_waiting(context!(self, now, outputs));
+        }
+        // What that journalled or submitted starts now.
+        self.journal.step(&mut self.disk);
+        for mirror in self.mirrors.values_mut() {
+            mirror.step_store(context!(self, now, outputs), &mut self.disk);
+        }
+    }
+
+    /// What is known of each volume here.
+    #[must_use]
+    pub fn status(&self, now: Time) -> Vec<VolumeStatus> {
+        self.mirrors
+            .values()
+            .map(|mirror| mirror.status(now))
+            .collect()
+    }
+
+    /// Replicas that could not be opened, with why.
+    #[must_use]
+    pub fn closed(&self) -> &BTreeMap<VolumeId, String> {
+        &self.closed
+    }
+
+    /// Makes a checkpoint of every volume, so that the next start is short.
+    pub fn checkpoint_all(&mut self) {
+        self.mirrors.values_mut().for_each(Mirror::want_checkpoint);
+    }
+}
+
+/// A volume's record as the protocol sees it.
+#[must_use]
+pub fn view(catalog: &Catalog, record: &VolumeRecord) -> View {
+    let registered = record.replicas.iter().filter_map(|node| {
+        let known = catalog.nodes.get(node)?;
+        let active = catalog.domains.get(&known.domain)?.state == DomainState::Active;
+        let incarnation = known.incarnation?;
+        active.then_some(ReplicaId {
+            node: *node,
+            incarnation,
+        })
+    });
+    View {
+        configuration: Configuration {
+            epoch: record.epoch,
+            primary: record.primary,
+            opened: record.opened,
+            in_sync: record.in_sync.clone(),
+        },
+        released: record.handover == Handover::Released,
+        granted_set: record.granted_set.clone(),
+        eligible: registered.collect(),
+        domains: record
+            .replicas
+            .iter()
+            .filter_map(|node| Some((*node, catalog.nodes.get(node)?.domain)))
+            .collect(),
+        may_degrade: record.policy.on_peer_loss == OnPeerLoss::Degrade,
+        preferred_domain: record.policy.preferred_domain,
+    }
+}

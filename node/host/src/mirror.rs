@@ -1,0 +1,383 @@
+//! One volume's replica on this node: its engine, its extents, the bytes of records that are still in doubt, its clients.
+//!
+//! Modules in reading order: `effects` (what the engine asks for is done), `messages` (frames in), `clients` (requests in, blocks and
+//! bytes), `attachment` (who may come), `copying` (resync, both sides), `checkpoint`, `recovery`.
+
+mod attachment;
+mod checkpoint;
+mod clients;
+mod copying;
+mod effects;
+mod messages;
+mod recovery;
+
+pub use recovery::{MirrorError, Recovering};
+
+use bytes::Bytes;
+use isthmus_catalog::Catalog;
+use isthmus_engine::{
+    ClientOp, Effects, Entry, NodeId, Replica, ReplicaId, Seq, Time, Token, VolumeId,
+};
+use isthmus_journal::{Disk, Journal, Lsn, OpId, StreamId};
+use isthmus_volume::{RegionMap, StoreEvent, StoreOp, VolumeStore};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use crate::output::{OutgoingFrame, Outputs};
+use crate::status::{CopyProgress, VolumeStatus};
+use crate::wire::Payload;
+use attachment::Waiter;
+use checkpoint::Checkpoint;
+use clients::{Merge, Operation, Request};
+use copying::{SourceRead, Target};
+
+/// What a mirror works with for the length of one call.
+pub struct Context<'a, R> {
+    /// The time.
+    pub now: Time,
+    /// The node's journal of volume records.
+    pub journal: &'a mut Journal,
+    /// Which volume's record each position is, in order, while it isn't durable.
+    pub unsettled: &'a mut VecDeque<(Lsn, VolumeId)>,
+    /// What is to be done outside.
+    pub outputs: &'a mut Outputs<R>,
+    /// The newest catalog.
+    pub catalog: &'a Arc<Catalog>,
+    /// Free journal bytes below which client writes wait.
+    pub journal_reserve: u64,
+}
+
+/// A dirty map of a replica that is out of the set: everything that changed after `from`.
+#[derive(Clone, Debug)]
+pub(crate) struct AbsentMap {
+    /// The map is complete for records after this one; the replica held everything up to it.
+    from: Seq,
+    regions: RegionMap,
+}
+
+/// A record in doubt, with its bytes.
+#[derive(Clone, Debug)]
+struct Doubtful {
+    entry: Entry,
+    payload: Payload,
+    /// Its head, as made or received.
+    head: Bytes,
+}
+
+/// What a store operation is for.
+#[derive(Debug)]
+enum StoreWork {
+    ClientRead(ClientOp),
+    MergeRead(u64),
+    Status { request: u64 },
+    Source(SourceRead),
+    TargetRead(u64),
+    TargetWrite(u64),
+    Checkpoint,
+}
+
+/// The operation that every applied record has: nobody waits for it.
+const APPLY: StoreOp = StoreOp(0);
+
+/// One volume's replica on this node.
+#[derive(Debug)]
+pub struct Mirror<R> {
+    volume: VolumeId,
+    bytes: u64,
+    blocks: u64,
+    engine: Replica,
+    store: VolumeStore,
+    /// Entries after the committed position, in order, with their bytes.
+    window: VecDeque<Doubtful>,
+    /// The bytes of the record that is being handed to the engine.
+    staged: Option<(Payload, Bytes)>,
+    /// What was journalled and isn't durable yet.
+    journalled: VecDeque<(Lsn, Token)>,
+    persisted: Token,
+    /// Frames that wait for something to be durable, in order.
+    held: VecDeque<(Token, OutgoingFrame)>,
+    absent: BTreeMap<ReplicaId, AbsentMap>,
+    /// What this replica has to compare or copy before it is whole.
+    todo: Option<RegionMap>,
+    target: Option<Target>,
+    moved_bytes: u64,
+    store_works: BTreeMap<StoreOp, StoreWork>,
+    next_number: u64,
+    requests: BTreeMap<u64, Request<R>>,
+    operations: BTreeMap<ClientOp, Operation>,
+    merges: BTreeMap<u64, Merge>,
+    locked: BTreeSet<u64>,
+    /// Requests that wait for a locked block, or for room in the journal, in order.
+    waiting: VecDeque<u64>,
+    waiters: Vec<Waiter<R>>,
+    clients: usize,
+    checkpoint: Checkpoint,
+    bad_blocks: u64,
+    store_busy: bool,
+}
+
+impl<R> Mirror<R> {
+    /// Which volume.
+    #[must_use]
+    pub fn volume(&self) -> VolumeId {
+        self.volume
+    }
+
+    /// Its engine, to look at.
+    #[must_use]
+    pub fn engine(&self) -> &Replica {
+        &self.engine
+    }
+
+    /// Its extents, to look at.
+    #[must_use]
+    pub fn store(&self) -> &VolumeStore {
+        &self.store
+    }
+
+    /// When to call [`Mirror::on_tick`] next, if time matters.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Time> {
+        let attachment = self.waiters.iter().map(Waiter::next_look).min();
+        let copying = self.target.as_ref().map(|target| target.next_look());
+        [self.engine.deadline(), attachment, copying]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Time has passed.
+    pub fn on_tick(&mut self, context: &mut Context<'_, R>) {
+        self.with_engine(context, |engine, now, effects| engine.on_tick(now, effects));
+        self.look_at_attachment(context);
+        self.remind_copying(context);
+    }
+
+    /// A session with a peer is up.
+    pub fn on_session_up(&mut self, context: &mut Context<'_, R>, peer: NodeId) {
+        self.held.retain(|(_, frame)| frame.to != peer);
+        self.with_engine(context, |engine, now, effects| {
+            engine.on_session_up(now, peer, effects)
+        });
+    }
+
+    /// The session with a peer is gone.
+    pub fn on_session_down(&mut self, context: &mut Context<'_, R>, peer: NodeId) {
+        self.held.retain(|(_, frame)| frame.to != peer);
+        self.with_engine(context, |engine, now, effects| {
+            engine.on_session_down(now, peer, effects)
+        });
+    }
+
+    /// kvdb has answered a proposal.
+    pub fn on_answer(&mut self, context: &mut Context<'_, R>, done: bool) {
+        self.engine.on_answer(context.now, done);
+    }
+
+    /// kvdb has confirmed, by a read begun at `begun`, that this replica is primary at its epoch (or not).
+    pub fn on_confirmed(&mut self, context: &mut Context<'_, R>, begun: Time, confirmed: bool) {
+        self.with_engine(context, |engine, now, effects| {
+            engine.on_confirmed(now, begun, confirmed, effects)
+        });
+    }
+
+    /// The journal is durable up to `durable`.
+    pub fn on_durable(&mut self, context: &mut Context<'_, R>, durable: Lsn) {
+        let before = self.persisted;
+        while let Some((lsn, token)) = self.journalled.front().copied() {
+            if lsn > durable {
+                break;
+            }
+            self.persisted = token;
+            self.journalled.pop_front();
+        }
+        let persisted = self.persisted;
+        if persisted > before {
+            // What waited goes out before what the engine says next.
+            self.release_held(context);
+            self.with_engine(context, |engine, now, effects| {
+                engine.on_persisted(now, persisted, effects)
+            });
+        }
+        self.checkpoint_if_carried(durable);
+    }
+
+    /// Lets the store go on, and takes what it finished. Returns whether there was something.
+    pub fn step_store<D: Disk>(&mut self, context: &mut Context<'_, R>, disk: &mut D) -> bool {
+        if !std::mem::take(&mut self.store_busy) {
+            return false;
+        }
+        let mut events = Vec::new();
+        self.store.step(disk, &mut events);
+        let any = !events.is_empty();
+        for event in events {
+            self.on_store(context, event);
+        }
+        any || self.store_busy
+    }
+
+    /// One of the store's disk operations has completed.
+    pub fn on_disk(&mut self, id: OpId, result: std::io::Result<isthmus_journal::Done>) {
+        self.store_busy = true;
+        self.store.on_completed(id, result);
+    }
+
+    /// The disk has completed something, and so may take what it refused before.
+    pub fn disk_may_take_more(&mut self) {
+        self.store_busy |= self.store.is_waiting_for_disk();
+    }
+
+    /// The journal has failed: nothing can be made durable here any more.
+    pub fn stop(&mut self, context: &mut Context<'_, R>, reason: &str) {
+        self.with_engine(context, |engine, _, effects| {
+            engine.stop(reason.to_owned(), effects)
+        });
+    }
+
+    fn on_store(&mut self, context: &mut Context<'_, R>, event: StoreEvent) {
+        match event {
+            StoreEvent::Applied { op: APPLY } => {}
+            StoreEvent::Applied { op } => {
+                if let Some(StoreWork::TargetWrite(id)) = self.store_works.remove(&op) {
+                    self.copy_written(context, id);
+                }
+            }
+            StoreEvent::Read {
+                op,
+                data,
+                checksums,
+                bad,
+            } => match self.store_works.remove(&op) {
+                Some(StoreWork::ClientRead(client)) => {
+                    self.client_read_done(context, client, data, &bad)
+                }
+                Some(StoreWork::MergeRead(merge)) => {
+                    self.merge_read_done(context, merge, &data, &bad)
+                }
+                Some(StoreWork::Source(source)) => {
+                    self.source_read_done(context, &source, &data, &checksums, &bad)
+                }
+                Some(StoreWork::TargetRead(id)) => self.target_read_done(context, id, &data, &bad),
+                _ => {}
+            },
+            StoreEvent::Status { op, runs } => {
+                if let Some(StoreWork::Status { request }) = self.store_works.remove(&op) {
+                    self.status_done(context, request, &runs);
+                }
+            }
+            StoreEvent::Checkpointed { op } => {
+                self.store_works.remove(&op);
+                self.checkpointed(context);
+            }
+            StoreEvent::Failed { op, error } => {
+                let work = self.store_works.remove(&op);
+                self.store_failed(context, work, &error);
+            }
+        }
+    }
+
+    /// A store operation failed. What a committed record needs can't be given up: the replica stops, and leaves the set.
+    fn store_failed(
+        &mut self,
+        context: &mut Context<'_, R>,
+        work: Option<StoreWork>,
+        error: &std::io::Error,
+    ) {
+        match work {
+            Some(StoreWork::ClientRead(client)) => {
+                let error = format!("the disk of this node can't be read: {error}");
+                self.fail_operation(
+                    context,
+                    client,
+                    &crate::output::ClientError::Unreadable(error),
+                );
+            }
+            Some(StoreWork::Status { request }) => self.status_done(context, request, &[]),
+            Some(StoreWork::Checkpoint) => {
+                self.checkpoint.failed(context.now);
+                context.outputs.events.push((
+                    self.volume,
+                    format!("checkpoint failed, will be tried again: {error}"),
+                ));
+            }
+            Some(StoreWork::Source(_)) => {}
+            work => {
+                let reason = format!(
+                    "{}: {error}; free or replace the disk, then restart the node",
+                    if work.is_none() {
+                        "a committed record can't be applied"
+                    } else {
+                        "the disk fails"
+                    }
+                );
+                self.with_engine(context, |engine, _, effects| engine.stop(reason, effects));
+            }
+        }
+    }
+
+    fn number(&mut self) -> u64 {
+        self.next_number += 1;
+        self.next_number
+    }
+
+    fn store_op(&mut self, work: StoreWork) -> StoreOp {
+        let op = StoreOp(self.number());
+        self.store_works.insert(op, work);
+        self.store_busy = true;
+        op
+    }
+
+    fn stream(&self) -> StreamId {
+        StreamId(self.volume.0)
+    }
+
+    /// Calls the engine and carries out what it asks for.
+    fn with_engine(
+        &mut self,
+        context: &mut Context<'_, R>,
+        call: impl FnOnce(&mut Replica, Time, &mut Effects),
+    ) {
+        let mut effects = Effects::new();
+        call(&mut self.engine, context.now, &mut effects);
+        self.carry_out(context, effects);
+    }
+
+    /// Whether everything handed in is done: for the simulator.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.requests.is_empty()
+            && self.journalled.is_empty()
+            && self.store_works.is_empty()
+            && !self.store_busy
+    }
+
+    /// What is known of this replica.
+    #[must_use]
+    pub fn status(&self, now: Time) -> VolumeStatus {
+        VolumeStatus {
+            volume: self.volume,
+            standing: self.engine.standing(now),
+            epoch: self.engine.configuration().epoch,
+            promised_to: self.engine.promised_to(now),
+            end: self.engine.log().end(),
+            committed: self.engine.log().committed(),
+            whole: self.engine.is_whole(),
+            clients: self.clients,
+            copying: self.todo.as_ref().map(|todo| CopyProgress {
+                total_bytes: self
+                    .target
+                    .as_ref()
+                    .map_or(todo.dirty_bytes(), |target| target.total_bytes),
+                left_bytes: todo.dirty_bytes(),
+            }),
+            moved_bytes: self.moved_bytes,
+            dirty: self
+                .absent
+                .iter()
+                .map(|(replica, map)| (*replica, map.regions.dirty_bytes()))
+                .collect(),
+            bad_blocks: self.bad_blocks,
+            used_bytes: u64::from(self.store.slots_used()) << 20,
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Who may come: clients that open the volume here make this replica primary where the rules allow it, or hear why not.
+
+use super::{Context, Mirror};
+use crate::output::{ClientError, Outcome};
+use isthmus_catalog::{Catalog, DomainState};
+use isthmus_engine::{NodeId, Standing, Time};
+use std::time::Duration;
+
+/// How long another primary is given to release the volume (its last client may just be leaving).
+const RELEASE_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a promotion may take before the client hears what it waits for.
+const PROMOTION_PATIENCE: Duration = Duration::from_secs(15);
+const LOOK: Duration = Duration::from_millis(50);
+
+/// A client that wants to come.
+#[derive(Debug)]
+pub(super) struct Waiter<R> {
+    reply: R,
+    since: Time,
+    next_look: Time,
+}
+
+impl<R> Waiter<R> {
+    pub(super) fn next_look(&self) -> Time {
+        self.next_look
+    }
+}
+
+impl<R> Mirror<R> {
+    /// A client opens the volume here. Answered with `Attached`, or with why not. What is attached must be detached.
+    pub fn attach(&mut self, context: &mut Context<'_, R>, reply: R) {
+        self.waiters.push(Waiter {
+            reply,
+            since: context.now,
+            next_look: context.now,
+        });
+        self.look_at_attachment(context);
+        self.tell_wanted(context);
+    }
+
+    /// An attached client is gone.
+    pub fn detach(&mut self, context: &mut Context<'_, R>) {
+        assert!(self.clients > 0, "only what was attached is detached");
+        self.clients -= 1;
+        self.tell_wanted(context);
+    }
+
+    fn tell_wanted(&mut self, context: &mut Context<'_, R>) {
+        let wanted = self.clients > 0 || !self.waiters.is_empty();
+        if wanted != self.engine.is_wanted() {
+            self.with_engine(context, |engine, now, effects| {
+                engine.want(now, wanted, effects)
+            });
+        }
+    }
+
+    /// Answers clients that wait, where there is an answer now.
+    pub(super) fn look_at_attachment(&mut self, context: &mut Context<'_, R>) {
+        if self.waiters.is_empty() {
+            return;
+        }
+        let now = context.now;
+        let serving = self.engine.is_serving();
+        let mut still = Vec::new();
+        for mut waiter in std::mem::take(&mut self.waiters) {
+            if serving {
+                self.clients += 1;
+                context
+                    .outputs
+                    .replies
+                    .push((waiter.reply, Outcome::Attached));
+            } else if let Some(reason) = self.refusal(context.catalog, now, now.since(waiter.since))
+            {
+                context.outputs.replies.push((
+                    waiter.reply,
+                    Outcome::Failed(ClientError::NotServed(reason)),
+                ));
+            } else {
+                waiter.next_look = now + LOOK;
+                still.push(waiter);
+            }
+        }
+        self.waiters = still;
+        self.tell_wanted(context);
+    }
+
+    /// Why a client can't come, if that is known to last.
+    fn refusal(&self, catalog: &Catalog, now: Time, waited: Duration) -> Option<String> {
+        let record = catalog.volumes.get(&self.volume)?;
+        let node = |node: NodeId| {
+            catalog
+                .nodes
+                .get(&node)
+                .map_or(node.to_string(), |record| record.name.clone())
+        };
+        let domain = |node: NodeId| {
+            catalog
+                .nodes
+                .get(&node)
+                .and_then(|record| catalog.domains.get(&record.domain))
+        };
+        let me = self.engine.me();
+        if let Standing::Damaged(reason) = self.engine.standing(now) {
+            return Some(format!(
+                "the replica of {} on {} has stopped: {reason}",
+                record.name,
+                node(me.node)
+            ));
+        }
+        if let Some(mine) = domain(me.node).filter(|domain| domain.state != DomainState::Active) {
+            return Some(format!(
+                "cluster domain {} is {:?} and serves nothing; after `domain-ctl activate clusterdomain {}` it will",
+                mine.name, mine.state, mine.name
+            ));
+        }
+        if let Some(primary) = record.primary.filter(|primary| primary.node != me.node)
+            && waited >= RELEASE_PATIENCE
+        {
+            let site = domain(primary.node).map_or("?", |domain| &domain.name);
+            return Some(format!(
+                "volume {} is attached: its primary is {} in {site}. Disconnect its clients there first; if {site} is lost, `domain-ctl deactivate clusterdomain {site}` lets this site take over",
+                record.name,
+                node(primary.node)
+            ));
+        }
+        if record.primary.is_none() && record.opened && !record.in_sync.contains(&me) {
+            let holders: Vec<String> = record
+                .in_sync
+                .iter()
+                .map(|replica| node(replica.node))
+                .collect();
+            return Some(format!(
+                "the replica of {} on {} is not in sync: connect to {}, which brings this one back",
+                record.name,
+                node(me.node),
+                holders.join(" or ")
+            ));
+        }
+        (waited >= PROMOTION_PATIENCE).then(|| match self.engine.standing(now) {
+            Standing::Promoting { waits_for } => format!("volume {} is not served yet: {} waits for {waits_for}", record.name, node(me.node)),
+            _ => format!("volume {} is not served yet: kvdb has not made {} its primary; a majority of its voters may be out of reach", record.name, node(me.node)),
+        })
+    }
+}

@@ -1,0 +1,149 @@
+//! Checkpoints: the extents made durable together with the engine's state and the maps, so that the journal can recycle.
+//!
+//! What the log holds beyond the committed position has to survive in the journal, so it is journalled again first ("carried
+//! forward"); the checkpoint is begun once that is durable, and replay starts there.
+
+use super::{AbsentMap, Context, Mirror, StoreWork};
+use isthmus_engine::{Durable, ReplicaId, Seq, Time};
+use isthmus_journal::Lsn;
+use isthmus_volume::RegionMap;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// Applied bytes after which a checkpoint is worth its syncs.
+const WORTH_BYTES: u64 = 32 << 20;
+/// How long a failed checkpoint is left alone.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A mirror's checkpoints.
+#[derive(Debug, Default)]
+pub(super) struct Checkpoint {
+    running: Option<Running>,
+    wanted: bool,
+    applied_bytes: u64,
+    not_before: Time,
+}
+
+#[derive(Debug)]
+struct Running {
+    from: Lsn,
+    /// Everything carried forward is durable from here on.
+    carried: Lsn,
+    state: Option<Vec<u8>>,
+    /// Whether all that was to be copied is copied: its end is what the joiner waits for.
+    ends_copying: bool,
+}
+
+impl Checkpoint {
+    pub(super) fn note(&mut self, bytes: usize) {
+        self.applied_bytes += bytes as u64 + 4096;
+    }
+
+    pub(super) fn want(&mut self) {
+        self.wanted = true;
+    }
+
+    pub(super) fn failed(&mut self, now: Time) {
+        self.running = None;
+        self.wanted = true;
+        self.not_before = now + PATIENCE;
+    }
+}
+
+/// The state blob of a checkpoint.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct State {
+    pub version: u32,
+    pub durable: Durable,
+    /// Records before this one are not replayed.
+    pub replay_from: u64,
+    /// Absent replicas: from where each map is complete, and the map, encoded.
+    pub absent: Vec<(ReplicaId, Seq, Vec<u8>)>,
+    pub todo: Option<Vec<u8>>,
+}
+
+/// The version of [`State`].
+pub(super) const STATE_VERSION: u32 = 1;
+
+impl<R> Mirror<R> {
+    /// Wants a checkpoint, because the journal runs full or the node is idle.
+    pub fn want_checkpoint(&mut self) {
+        self.checkpoint.want();
+    }
+
+    /// Begins a checkpoint, if one is due and none is running.
+    pub fn checkpoint_if_due(&mut self, context: &mut Context<'_, R>) {
+        let copied = self
+            .target
+            .as_ref()
+            .is_some_and(|target| target.is_finished())
+            && self.todo.as_ref().is_some_and(RegionMap::is_empty);
+        let due = self.checkpoint.wanted
+            || self.checkpoint.applied_bytes >= WORTH_BYTES
+            || self.store.wants_checkpoint()
+            || copied;
+        if !due || self.checkpoint.running.is_some() || context.now < self.checkpoint.not_before {
+            return;
+        }
+        let from = context.journal.next();
+        let mut carried = context.journal.durable();
+        for doubtful in &self.window {
+            let parts = [doubtful.head.clone(), doubtful.payload.data.clone()];
+            // The reserve is for this, too: it is what makes room.
+            match context.journal.append_reserved(self.stream(), &parts) {
+                Ok(lsn) => carried = lsn,
+                Err(_) => {
+                    self.checkpoint.failed(context.now);
+                    return;
+                }
+            }
+        }
+        let state = State {
+            version: STATE_VERSION,
+            durable: self.engine.durable(),
+            replay_from: from.0,
+            absent: self
+                .absent
+                .iter()
+                .map(|(replica, AbsentMap { from, regions })| (*replica, *from, regions.encode()))
+                .collect(),
+            todo: self.todo.as_ref().map(RegionMap::encode),
+        };
+        let state = crate::wire::encode_state(&state);
+        self.checkpoint = Checkpoint {
+            running: Some(Running {
+                from,
+                carried,
+                state: Some(state),
+                ends_copying: copied,
+            }),
+            ..Checkpoint::default()
+        };
+        self.checkpoint_if_carried(context.journal.durable());
+    }
+
+    pub(super) fn checkpoint_if_carried(&mut self, durable: Lsn) {
+        // Changes made before this cut must be durable before it is, or a crash could know the later and not the earlier.
+        let Some(running) = &mut self.checkpoint.running else {
+            return;
+        };
+        if running.carried > durable || Lsn(running.from.0 - 1) > durable {
+            return;
+        }
+        if let Some(state) = running.state.take() {
+            let op = self.store_op(StoreWork::Checkpoint);
+            self.store.checkpoint(op, state);
+        }
+    }
+
+    pub(super) fn checkpointed(&mut self, context: &mut Context<'_, R>) {
+        let Some(running) = self.checkpoint.running.take() else {
+            return;
+        };
+        context.journal.release(self.stream(), running.from);
+        if running.ends_copying && self.todo.as_ref().is_some_and(RegionMap::is_empty) {
+            self.stop_copying();
+            self.with_engine(context, |engine, _, effects| engine.on_copied(effects));
+        }
+    }
+}

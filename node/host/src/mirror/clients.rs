@@ -1,0 +1,586 @@
+//! Clients' requests: bytes become blocks here, and long requests become records of at most 1 MiB.
+//!
+//! Records are whole blocks. A write that covers a part of a block is *merged*: the block is locked, whatever was ordered for it before is
+//! committed, it is read, and ordered as a whole. Requests that touch a locked block wait behind.
+
+use super::{Context, Doubtful, Mirror, StoreWork};
+use crate::output::{ClientError, ClientRequest, Outcome, Run};
+use crate::wire::{Payload, RECORD_BLOCKS_MAX, record_head};
+use bytes::{Bytes, BytesMut};
+use isthmus_engine::{BLOCK_BYTES, BlockRange, ClientOp, Effects, RecordKind};
+
+/// A client's request under way.
+#[derive(Debug)]
+pub(super) struct Request<R> {
+    reply: R,
+    /// What is to be done, while it waits to be begun.
+    waits: Option<ClientRequest>,
+    parts_left: usize,
+    error: Option<ClientError>,
+}
+
+/// What the engine knows as one operation of a client.
+#[derive(Debug)]
+pub(super) struct Operation {
+    request: u64,
+    read: Option<ReadOperation>,
+}
+
+#[derive(Debug)]
+struct ReadOperation {
+    range: BlockRange,
+    /// Where the client's bytes begin in the blocks, and how many they are.
+    skip: usize,
+    length: usize,
+    fetched: Option<Bytes>,
+}
+
+/// A write of a part of one block.
+#[derive(Debug)]
+pub(super) struct Merge {
+    request: u64,
+    block: u64,
+    at: usize,
+    data: Bytes,
+    reading: bool,
+}
+
+/// A piece of a request: whole blocks, or a part of one.
+enum Piece {
+    Blocks(BlockRange),
+    Part {
+        block: u64,
+        at: usize,
+        length: usize,
+    },
+}
+
+/// Cuts bytes into at most one part of a block, whole blocks, and at most one part of a block.
+fn pieces(offset: u64, length: u64) -> Vec<Piece> {
+    let mut pieces = Vec::with_capacity(3);
+    let (mut at, end) = (offset, offset + length);
+    let part = |at: u64, end: u64, pieces: &mut Vec<Piece>| {
+        pieces.push(Piece::Part {
+            block: at / BLOCK_BYTES,
+            at: (at % BLOCK_BYTES) as usize,
+            length: (end - at) as usize,
+        });
+    };
+    if at % BLOCK_BYTES != 0 {
+        let stop = end.min(at.next_multiple_of(BLOCK_BYTES));
+        part(at, stop, &mut pieces);
+        at = stop;
+    }
+    let whole = (end - at) / BLOCK_BYTES;
+    if whole > 0 {
+        pieces.push(Piece::Blocks(BlockRange::new(at / BLOCK_BYTES, whole)));
+        at += whole * BLOCK_BYTES;
+    }
+    if at < end {
+        part(at, end, &mut pieces);
+    }
+    pieces
+}
+
+fn span(request: &ClientRequest) -> Option<(u64, u64)> {
+    match request {
+        ClientRequest::Read { offset, length }
+        | ClientRequest::Zero { offset, length }
+        | ClientRequest::Trim { offset, length }
+        | ClientRequest::Status { offset, length } => Some((*offset, *length)),
+        ClientRequest::Write { offset, data } => Some((*offset, data.len() as u64)),
+        ClientRequest::Flush => None,
+    }
+}
+
+fn changes(request: &ClientRequest) -> bool {
+    matches!(
+        request,
+        ClientRequest::Write { .. } | ClientRequest::Zero { .. } | ClientRequest::Trim { .. }
+    )
+}
+
+static ZERO_BLOCK: [u8; BLOCK_BYTES as usize] = [0; BLOCK_BYTES as usize];
+
+impl<R> Mirror<R> {
+    /// A client asks for something.
+    pub fn submit(&mut self, context: &mut Context<'_, R>, reply: R, request: ClientRequest) {
+        if let Some((offset, length)) = span(&request)
+            && offset
+                .checked_add(length)
+                .is_none_or(|end| end > self.bytes)
+        {
+            context
+                .outputs
+                .replies
+                .push((reply, Outcome::Failed(ClientError::OutOfRange)));
+            return;
+        }
+        let number = self.number();
+        let must_wait = self.must_wait(context, &request);
+        self.requests.insert(
+            number,
+            Request {
+                reply,
+                waits: None,
+                parts_left: 1,
+                error: None,
+            },
+        );
+        if must_wait {
+            if let Some(kept) = self.requests.get_mut(&number) {
+                kept.waits = Some(request);
+            }
+            self.waiting.push_back(number);
+        } else {
+            self.begin(context, number, request);
+        }
+    }
+
+    fn must_wait(&self, context: &Context<'_, R>, request: &ClientRequest) -> bool {
+        if !changes(request) || !self.engine.is_serving() {
+            return false;
+        }
+        let room = context
+            .journal
+            .capacity_bytes()
+            .saturating_sub(context.journal.used_bytes());
+        !self.waiting.is_empty() || room < context.journal_reserve || self.is_locked(request)
+    }
+
+    fn is_locked(&self, request: &ClientRequest) -> bool {
+        let Some((offset, length)) = span(request) else {
+            return false;
+        };
+        length > 0
+            && self
+                .locked
+                .range(offset / BLOCK_BYTES..=(offset + length - 1) / BLOCK_BYTES)
+                .next()
+                .is_some()
+    }
+
+    /// Begins what waited for a lock or for room, as far as it may.
+    pub fn begin_waiting(&mut self, context: &mut Context<'_, R>) {
+        while let Some(number) = self.waiting.front().copied() {
+            let room = context
+                .journal
+                .capacity_bytes()
+                .saturating_sub(context.journal.used_bytes());
+            let Some(request) = self
+                .requests
+                .get(&number)
+                .and_then(|request| request.waits.as_ref())
+            else {
+                break;
+            };
+            if self.engine.is_serving()
+                && (room < context.journal_reserve || self.is_locked(request))
+            {
+                break;
+            }
+            self.waiting.pop_front();
+            if let Some(request) = self
+                .requests
+                .get_mut(&number)
+                .and_then(|request| request.waits.take())
+            {
+                self.begin(context, number, request);
+            }
+        }
+    }
+
+    /// Begins a request. Its own hold (`parts_left` starts at 1) is given back at the end, so it can't end halfway.
+    fn begin(&mut self, context: &mut Context<'_, R>, number: u64, request: ClientRequest) {
+        match request {
+            ClientRequest::Read { offset, length } if length > 0 => {
+                self.begin_read(context, number, offset, length)
+            }
+            ClientRequest::Write { offset, data } => {
+                for piece in pieces(offset, data.len() as u64) {
+                    self.begin_piece(context, number, piece, Some((offset, &data)));
+                }
+            }
+            ClientRequest::Zero { offset, length } => {
+                for piece in pieces(offset, length) {
+                    self.begin_piece(context, number, piece, None);
+                }
+            }
+            ClientRequest::Trim { offset, length } => {
+                let whole = pieces(offset, length)
+                    .into_iter()
+                    .filter(|piece| matches!(piece, Piece::Blocks(_)));
+                for piece in whole {
+                    self.begin_piece(context, number, piece, None);
+                }
+            }
+            ClientRequest::Flush => {
+                let op = self.operation(number, None);
+                let mut effects = Effects::new();
+                let taken = self.engine.on_flush(context.now, op, &mut effects);
+                self.taken_or_failed(context, op, taken, effects);
+            }
+            ClientRequest::Status { offset, length } if length > 0 && self.engine.is_serving() => {
+                let (start, end) = (
+                    offset / BLOCK_BYTES,
+                    (offset + length).div_ceil(BLOCK_BYTES),
+                );
+                let op = self.store_op(StoreWork::Status { request: number });
+                self.store.status(op, BlockRange::new(start, end - start));
+                self.hold(number);
+            }
+            ClientRequest::Status { length, .. } if length > 0 => {
+                self.note_error(
+                    number,
+                    &ClientError::NotServed("this replica is not primary".into()),
+                );
+            }
+            ClientRequest::Read { .. } | ClientRequest::Status { .. } => {}
+        }
+        self.part_done(context, number, None);
+    }
+
+    fn hold(&mut self, number: u64) {
+        if let Some(request) = self.requests.get_mut(&number) {
+            request.parts_left += 1;
+        }
+    }
+
+    fn note_error(&mut self, number: u64, error: &ClientError) {
+        if let Some(request) = self.requests.get_mut(&number) {
+            request.error.get_or_insert_with(|| error.clone());
+        }
+    }
+
+    fn operation(&mut self, request: u64, read: Option<ReadOperation>) -> ClientOp {
+        let op = ClientOp(self.number());
+        self.operations.insert(op, Operation { request, read });
+        self.hold(request);
+        op
+    }
+
+    fn taken_or_failed(
+        &mut self,
+        context: &mut Context<'_, R>,
+        op: ClientOp,
+        taken: Result<(), isthmus_engine::NotServed>,
+        effects: Effects,
+    ) {
+        self.carry_out(context, effects);
+        if taken.is_err() {
+            self.fail_operation(context, op, &ClientError::NotServed("this replica is not primary (any more): connect again, at the node that serves the volume".into()));
+        }
+    }
+
+    fn begin_read(&mut self, context: &mut Context<'_, R>, number: u64, offset: u64, length: u64) {
+        let start = offset / BLOCK_BYTES;
+        let range = BlockRange::new(start, (offset + length).div_ceil(BLOCK_BYTES) - start);
+        let read = ReadOperation {
+            range,
+            skip: (offset - start * BLOCK_BYTES) as usize,
+            length: length as usize,
+            fetched: None,
+        };
+        let op = self.operation(number, Some(read));
+        let mut effects = Effects::new();
+        let taken = self.engine.on_read(context.now, op, &mut effects);
+        self.taken_or_failed(context, op, taken, effects);
+    }
+
+    fn begin_piece(
+        &mut self,
+        context: &mut Context<'_, R>,
+        number: u64,
+        piece: Piece,
+        source: Option<(u64, &Bytes)>,
+    ) {
+        match piece {
+            Piece::Blocks(range) => match source {
+                None => self.order(
+                    context,
+                    number,
+                    RecordKind::Clear,
+                    range,
+                    Payload::default(),
+                ),
+                Some((offset, data)) => {
+                    let mut start = range.start;
+                    while start < range.end() {
+                        let part =
+                            BlockRange::new(start, RECORD_BLOCKS_MAX.min(range.end() - start));
+                        let at = (start * BLOCK_BYTES - offset) as usize;
+                        let payload = Payload::new(
+                            self.volume,
+                            part,
+                            data.slice(at..at + part.bytes() as usize),
+                        );
+                        self.order(context, number, RecordKind::Write, part, payload);
+                        start = part.end();
+                    }
+                }
+            },
+            Piece::Part { block, at, length } => {
+                let data = match source {
+                    Some((offset, data)) => {
+                        let from = (block * BLOCK_BYTES + at as u64 - offset) as usize;
+                        data.slice(from..from + length)
+                    }
+                    None => Bytes::from_static(&ZERO_BLOCK).slice(..length),
+                };
+                self.hold(number);
+                let fresh = self.locked.insert(block);
+                assert!(
+                    fresh,
+                    "a request that touches a locked block waits, and its own two parts are of two blocks"
+                );
+                let id = self.number();
+                self.merges.insert(
+                    id,
+                    Merge {
+                        request: number,
+                        block,
+                        at,
+                        data,
+                        reading: false,
+                    },
+                );
+                self.merge_may_go_on(id);
+            }
+        }
+    }
+
+    /// Hands a record to the engine.
+    fn order(
+        &mut self,
+        context: &mut Context<'_, R>,
+        number: u64,
+        kind: RecordKind,
+        range: BlockRange,
+        payload: Payload,
+    ) {
+        let op = self.operation(number, None);
+        let mut effects = Effects::new();
+        let taken = self
+            .engine
+            .on_write(context.now, op, kind, range, &mut effects);
+        if let Ok(seq) = &taken {
+            let entry = *self.engine.log().entry(*seq).expect("just ordered");
+            let head = record_head(
+                entry.position.epoch,
+                &entry,
+                self.engine.log().committed(),
+                &payload.checksums,
+            );
+            self.window.push_back(Doubtful {
+                entry,
+                payload,
+                head,
+            });
+        }
+        self.taken_or_failed(context, op, taken.map(|_| ()), effects);
+    }
+
+    /// Merges whose block has no record in doubt any more are read.
+    pub(super) fn merges_may_go_on(&mut self, _context: &mut Context<'_, R>) {
+        let waiting: Vec<u64> = self
+            .merges
+            .iter()
+            .filter(|(_, merge)| !merge.reading)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in waiting {
+            self.merge_may_go_on(id);
+        }
+    }
+
+    fn merge_may_go_on(&mut self, id: u64) {
+        let Some(merge) = self.merges.get_mut(&id) else {
+            return;
+        };
+        let block = BlockRange::new(merge.block, 1);
+        if merge.reading
+            || self
+                .window
+                .iter()
+                .any(|doubtful| doubtful.entry.range.overlaps(block))
+        {
+            return;
+        }
+        merge.reading = true;
+        let op = self.store_op(StoreWork::MergeRead(id));
+        self.store.read(op, block);
+    }
+
+    pub(super) fn merge_read_done(
+        &mut self,
+        context: &mut Context<'_, R>,
+        id: u64,
+        data: &Bytes,
+        bad: &[u64],
+    ) {
+        let Some(merge) = self.merges.remove(&id) else {
+            return;
+        };
+        self.locked.remove(&merge.block);
+        let mut error = None;
+        if bad.is_empty() {
+            let mut block = BytesMut::from(&data[..]);
+            block[merge.at..merge.at + merge.data.len()].copy_from_slice(&merge.data);
+            let range = BlockRange::new(merge.block, 1);
+            let payload = Payload::new(self.volume, range, block.freeze());
+            self.order(context, merge.request, RecordKind::Write, range, payload);
+        } else {
+            self.bad_blocks += 1;
+            error = Some(self.bad_block(merge.block));
+        }
+        self.part_done(context, merge.request, error);
+        self.begin_waiting(context);
+    }
+
+    fn bad_block(&self, block: u64) -> ClientError {
+        ClientError::Unreadable(format!(
+            "block {block} of this node's replica does not match its checksum, and was not returned"
+        ))
+    }
+
+    pub(super) fn fetch(&mut self, op: ClientOp) {
+        let Some(read) = self
+            .operations
+            .get(&op)
+            .and_then(|operation| operation.read.as_ref())
+        else {
+            return;
+        };
+        let range = read.range;
+        let store_op = self.store_op(StoreWork::ClientRead(op));
+        self.store.read(store_op, range);
+    }
+
+    pub(super) fn client_read_done(
+        &mut self,
+        context: &mut Context<'_, R>,
+        op: ClientOp,
+        data: Bytes,
+        bad: &[u64],
+    ) {
+        if let Some(block) = bad.first() {
+            self.bad_blocks += bad.len() as u64;
+            context.outputs.events.push((
+                self.volume,
+                format!(
+                    "{} blocks don't match their checksums, the first is {block}",
+                    bad.len()
+                ),
+            ));
+            let error = self.bad_block(*block);
+            self.fail_operation(context, op, &error);
+            return;
+        }
+        if let Some(read) = self
+            .operations
+            .get_mut(&op)
+            .and_then(|operation| operation.read.as_mut())
+        {
+            read.fetched = Some(data);
+        }
+        self.with_engine(context, |engine, now, effects| {
+            engine.on_fetched(now, op, effects)
+        });
+    }
+
+    pub(super) fn deliver(&mut self, context: &mut Context<'_, R>, op: ClientOp) {
+        let Some(operation) = self.operations.remove(&op) else {
+            return;
+        };
+        let Some(ReadOperation {
+            skip,
+            length,
+            fetched: Some(data),
+            ..
+        }) = operation.read
+        else {
+            return;
+        };
+        if let Some(request) = self.requests.remove(&operation.request) {
+            let outcome = match request.error {
+                Some(error) => Outcome::Failed(error),
+                None => Outcome::Data(vec![data.slice(skip..skip + length)]),
+            };
+            context.outputs.replies.push((request.reply, outcome));
+        }
+    }
+
+    pub(super) fn operation_done(&mut self, context: &mut Context<'_, R>, op: ClientOp) {
+        if let Some(operation) = self.operations.remove(&op) {
+            self.part_done(context, operation.request, None);
+        }
+    }
+
+    pub(super) fn fail_operation(
+        &mut self,
+        context: &mut Context<'_, R>,
+        op: ClientOp,
+        error: &ClientError,
+    ) {
+        if let Some(operation) = self.operations.remove(&op) {
+            self.engine.forget_read(op);
+            self.part_done(context, operation.request, Some(error.clone()));
+        }
+    }
+
+    fn part_done(&mut self, context: &mut Context<'_, R>, number: u64, error: Option<ClientError>) {
+        let Some(request) = self.requests.get_mut(&number) else {
+            return;
+        };
+        if let Some(error) = error {
+            request.error.get_or_insert(error);
+        }
+        request.parts_left -= 1;
+        if request.parts_left == 0
+            && let Some(request) = self.requests.remove(&number)
+        {
+            let outcome = request.error.map_or(Outcome::Done, Outcome::Failed);
+            context.outputs.replies.push((request.reply, outcome));
+        }
+    }
+
+    pub(super) fn status_done(
+        &mut self,
+        context: &mut Context<'_, R>,
+        number: u64,
+        runs: &[(u64, bool)],
+    ) {
+        let Some(request) = self.requests.remove(&number) else {
+            return;
+        };
+        let runs = runs
+            .iter()
+            .map(|(blocks, allocated)| Run {
+                length: blocks * BLOCK_BYTES,
+                allocated: *allocated,
+            })
+            .collect();
+        context
+            .outputs
+            .replies
+            .push((request.reply, Outcome::Status(runs)));
+    }
+
+    /// This replica serves no more: what the engine has not seen yet fails, too (I9).
+    pub(super) fn fail_waiting(&mut self, context: &mut Context<'_, R>) {
+        let error = ClientError::NotServed(
+            "this replica is not primary any more: the volume is served elsewhere, or by nobody"
+                .into(),
+        );
+        let merges = std::mem::take(&mut self.merges);
+        self.locked.clear();
+        let waiting = std::mem::take(&mut self.waiting);
+        for request in merges
+            .into_values()
+            .map(|merge| merge.request)
+            .chain(waiting)
+        {
+            self.part_done(context, request, Some(error.clone()));
+        }
+    }
+}

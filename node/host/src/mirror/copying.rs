@@ -1,0 +1,427 @@
+//! Resync: the joiner asks for what is on its to-do map and differs; the primary answers from its extents.
+//!
+//! The joiner names each block's hash, so equal blocks don't travel. Mirrored writes go on meanwhile: an answer reflects all records
+//! up to `as_of` and none after; blocks that a newer record has touched here since the question keep what the record brought. Older
+//! records that this replica applies later bring themselves to the same end, because they are applied in order.
+
+use super::{Context, Mirror, StoreWork};
+use crate::output::{Lane, OutgoingFrame};
+use crate::wire::{
+    BlockHash, COPY_BLOCKS_MAX, Copying, Malformed, Payload, TAG_COPY, block_hash, encode_value,
+};
+use bytes::{Bytes, BytesMut};
+use isthmus_engine::{BLOCK_BYTES, BlockRange, NodeId, RecordKind, Seq, Time};
+use isthmus_volume::RegionMap;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Questions that a joiner has out at once.
+const QUESTIONS_MAX: usize = 16;
+/// Questions that a primary works on at once for one volume; more are not answered, and asked again.
+const ANSWERS_MAX: usize = 64;
+/// After how long a question is asked again.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// A hash that no block has: this replica can't read its own.
+const UNREADABLE: BlockHash = [0xff; 16];
+
+/// The joiner's side.
+#[derive(Debug)]
+pub(super) struct Target {
+    from: NodeId,
+    /// Up to where the to-do map has been asked for in this round.
+    cursor: u64,
+    questions: BTreeMap<u64, Question>,
+    pub(super) total_bytes: u64,
+    next_look: Time,
+}
+
+#[derive(Debug)]
+struct Question {
+    range: BlockRange,
+    hashes: Vec<BlockHash>,
+    /// The newest record that touched each block since its hash was taken.
+    newer: Vec<Seq>,
+    asked: Time,
+    /// Writes of its answer that aren't applied yet.
+    writes: usize,
+    answered: bool,
+}
+
+/// The primary's side: a read for an answer.
+#[derive(Debug)]
+pub(super) struct SourceRead {
+    to: NodeId,
+    id: u64,
+    range: BlockRange,
+    hashes: Vec<BlockHash>,
+    as_of: Seq,
+}
+
+impl Target {
+    pub(super) fn note_newer(&mut self, range: BlockRange, seq: Seq) {
+        for question in self.questions.values_mut() {
+            if let Some(shared) = question.range.intersection(range) {
+                let first = (shared.start - question.range.start) as usize;
+                question.newer[first..first + shared.count as usize].fill(seq);
+            }
+        }
+    }
+
+    /// Nothing is asked any more.
+    pub(super) fn is_finished(&self) -> bool {
+        self.questions.is_empty()
+    }
+
+    pub(super) fn next_look(&self) -> Time {
+        self.next_look
+    }
+}
+
+impl<R> Mirror<R> {
+    pub(super) fn start_copying(&mut self, context: &mut Context<'_, R>, from: NodeId) {
+        let total_bytes = self.todo.as_ref().map_or(0, RegionMap::dirty_bytes);
+        context.outputs.events.push((
+            self.volume,
+            format!("resync from {from}: {total_bytes} bytes to compare"),
+        ));
+        self.target = Some(Target {
+            from,
+            cursor: 0,
+            questions: BTreeMap::new(),
+            total_bytes,
+            next_look: context.now + PATIENCE,
+        });
+        self.ask(context);
+        self.checkpoint_if_due(context);
+    }
+
+    pub(super) fn stop_copying(&mut self) {
+        self.target = None;
+    }
+
+    /// Asks for the next ranges.
+    fn ask(&mut self, _context: &mut Context<'_, R>) {
+        loop {
+            let (Some(target), Some(todo)) = (&mut self.target, &self.todo) else {
+                return;
+            };
+            if target.questions.len() >= QUESTIONS_MAX {
+                return;
+            }
+            let Some(run) = todo.next_run(target.cursor).or_else(|| {
+                // What an earlier round could not settle is asked for again, once nothing else is out.
+                target.cursor = 0;
+                todo.next_run(0).filter(|_| target.questions.is_empty())
+            }) else {
+                return;
+            };
+            let range = BlockRange::new(run.start, run.count.min(COPY_BLOCKS_MAX));
+            target.cursor = range.end();
+            let newer = vec![Seq::ZERO; range.count as usize];
+            let question = Question {
+                range,
+                hashes: Vec::new(),
+                newer,
+                asked: Time(u64::MAX),
+                writes: 0,
+                answered: false,
+            };
+            let id = self.number();
+            if let Some(target) = &mut self.target {
+                target.questions.insert(id, question);
+            }
+            let op = self.store_op(StoreWork::TargetRead(id));
+            self.store.read(op, range);
+        }
+    }
+
+    pub(super) fn target_read_done(
+        &mut self,
+        context: &mut Context<'_, R>,
+        id: u64,
+        data: &Bytes,
+        bad: &[u64],
+    ) {
+        let Some(question) = self
+            .target
+            .as_mut()
+            .and_then(|target| target.questions.get_mut(&id))
+        else {
+            return;
+        };
+        let blocks = data
+            .chunks_exact(BLOCK_BYTES as usize)
+            .zip(question.range.start..);
+        question.hashes = blocks
+            .map(|(block, number)| {
+                if bad.contains(&number) {
+                    UNREADABLE
+                } else {
+                    block_hash(block)
+                }
+            })
+            .collect();
+        self.send_question(context, id);
+    }
+
+    fn send_question(&mut self, context: &mut Context<'_, R>, id: u64) {
+        let Some(target) = &mut self.target else {
+            return;
+        };
+        let Some(question) = target.questions.get_mut(&id) else {
+            return;
+        };
+        question.asked = context.now;
+        let want = Copying::Want {
+            id,
+            range: question.range,
+            hashes: question.hashes.clone(),
+        };
+        let frame = OutgoingFrame {
+            to: target.from,
+            volume: self.volume,
+            lane: Lane::Resync,
+            head: encode_value(TAG_COPY, &want),
+            body: Bytes::new(),
+        };
+        context.outputs.frames.push(frame);
+    }
+
+    /// Questions without an answer are asked again.
+    pub(super) fn remind_copying(&mut self, context: &mut Context<'_, R>) {
+        let now = context.now;
+        let Some(target) = &mut self.target else {
+            return;
+        };
+        if now < target.next_look {
+            return;
+        }
+        target.next_look = now + PATIENCE;
+        let overdue = target
+            .questions
+            .iter()
+            .filter(|(_, question)| !question.answered && now.since(question.asked) >= PATIENCE);
+        let overdue: Vec<u64> = overdue.map(|(id, _)| *id).collect();
+        for id in overdue {
+            self.send_question(context, id);
+        }
+        self.ask(context);
+    }
+
+    pub(super) fn on_copying(
+        &mut self,
+        context: &mut Context<'_, R>,
+        from: NodeId,
+        copying: Copying,
+        body: &Bytes,
+    ) -> Result<(), Malformed> {
+        match copying {
+            Copying::Want { id, range, hashes } => {
+                if range.count == 0
+                    || range.count > COPY_BLOCKS_MAX
+                    || !range.fits(self.blocks)
+                    || hashes.len() as u64 != range.count
+                {
+                    return Err(Malformed(format!(
+                        "a question about {range:?} with {} hashes",
+                        hashes.len()
+                    )));
+                }
+                let answering = self
+                    .store_works
+                    .values()
+                    .filter(|work| matches!(work, StoreWork::Source(_)))
+                    .count();
+                // Only a primary's committed position says how new the blocks are.
+                if self.engine.is_serving() && answering < ANSWERS_MAX {
+                    let as_of = self.engine.log().committed();
+                    let op = self.store_op(StoreWork::Source(SourceRead {
+                        to: from,
+                        id,
+                        range,
+                        hashes,
+                        as_of,
+                    }));
+                    self.store.read(op, range);
+                }
+                Ok(())
+            }
+            Copying::Have {
+                id,
+                as_of,
+                same,
+                holes,
+                bad,
+                checksums,
+            } => self.on_have(
+                context,
+                from,
+                (id, as_of),
+                (same, holes, bad),
+                &checksums,
+                body,
+            ),
+        }
+    }
+
+    pub(super) fn source_read_done(
+        &mut self,
+        context: &mut Context<'_, R>,
+        source: &SourceRead,
+        data: &Bytes,
+        checksums: &[u32],
+        bad_blocks: &[u64],
+    ) {
+        let (mut same, mut holes, mut bad) = (0u64, 0u64, 0u64);
+        let mut sent = Vec::new();
+        let mut body = BytesMut::new();
+        for (index, block) in data.chunks_exact(BLOCK_BYTES as usize).enumerate() {
+            let bit = 1u64 << index;
+            if bad_blocks.contains(&(source.range.start + index as u64)) {
+                bad |= bit;
+            } else if block_hash(block) == source.hashes[index] {
+                same |= bit;
+            } else if block.iter().all(|byte| *byte == 0) {
+                holes |= bit;
+            } else {
+                sent.push(checksums[index]);
+                body.extend_from_slice(block);
+            }
+        }
+        if bad != 0 {
+            self.bad_blocks += u64::from(bad.count_ones());
+            context.outputs.events.push((
+                self.volume,
+                format!(
+                    "{} blocks from {} on can't be copied: they don't match their checksums here",
+                    bad.count_ones(),
+                    source.range.start
+                ),
+            ));
+        }
+        self.moved_bytes += body.len() as u64;
+        let have = Copying::Have {
+            id: source.id,
+            as_of: source.as_of,
+            same,
+            holes,
+            bad,
+            checksums: sent,
+        };
+        let frame = OutgoingFrame {
+            to: source.to,
+            volume: self.volume,
+            lane: Lane::Resync,
+            head: encode_value(TAG_COPY, &have),
+            body: body.freeze(),
+        };
+        context.outputs.frames.push(frame);
+    }
+
+    fn on_have(
+        &mut self,
+        context: &mut Context<'_, R>,
+        from: NodeId,
+        name: (u64, Seq),
+        masks: (u64, u64, u64),
+        checksums: &[u32],
+        body: &Bytes,
+    ) -> Result<(), Malformed> {
+        let ((id, as_of), (same, holes, bad)) = (name, masks);
+        let volume = self.volume;
+        let Some(target) = self.target.as_mut().filter(|target| target.from == from) else {
+            return Ok(());
+        };
+        let Some(question) = target
+            .questions
+            .get_mut(&id)
+            .filter(|question| !question.answered && !question.hashes.is_empty())
+        else {
+            return Ok(());
+        };
+        let count = question.range.count as usize;
+        let sent: Vec<usize> = (0..count)
+            .filter(|index| (same | holes | bad) & (1 << index) == 0)
+            .collect();
+        if sent.len() != checksums.len() || body.len() as u64 != sent.len() as u64 * BLOCK_BYTES {
+            return Err(Malformed(format!(
+                "an answer with {} blocks where {} were announced",
+                checksums.len(),
+                sent.len()
+            )));
+        }
+        let mut changes: Vec<(RecordKind, BlockRange, Payload)> = Vec::new();
+        for index in 0..count {
+            let block = BlockRange::new(question.range.start + index as u64, 1);
+            let newer = question.newer[index] > as_of;
+            if newer || (same | bad) & (1 << index) != 0 {
+                continue;
+            }
+            if holes & (1 << index) != 0 {
+                changes.push((RecordKind::Clear, block, Payload::default()));
+                continue;
+            }
+            let at = sent.binary_search(&index).unwrap_or_default();
+            let data = body.slice(at * BLOCK_BYTES as usize..(at + 1) * BLOCK_BYTES as usize);
+            let payload = Payload {
+                data,
+                checksums: [checksums[at]].into(),
+            };
+            if !payload.is_sound(volume, block) {
+                return Err(Malformed(format!(
+                    "block {} is not what its checksum says",
+                    block.start
+                )));
+            }
+            changes.push((RecordKind::Write, block, payload));
+        }
+        question.answered = true;
+        question.writes = changes.len();
+        self.moved_bytes += body.len() as u64;
+        if bad != 0 {
+            // Stays on the map; asked for again in the next round.
+            if let Some(target) = &mut self.target {
+                target.questions.remove(&id);
+            }
+        }
+        for (kind, range, payload) in changes {
+            let op = self.store_op(StoreWork::TargetWrite(id));
+            self.checkpoint.note(payload.data.len());
+            match kind {
+                RecordKind::Write => self.store.write(op, range, payload.data, payload.checksums),
+                RecordKind::Clear => self.store.clear(op, range),
+            }
+        }
+        self.settle(context, id);
+        Ok(())
+    }
+
+    pub(super) fn copy_written(&mut self, context: &mut Context<'_, R>, id: u64) {
+        if let Some(question) = self
+            .target
+            .as_mut()
+            .and_then(|target| target.questions.get_mut(&id))
+        {
+            question.writes -= 1;
+        }
+        self.settle(context, id);
+    }
+
+    /// A question whose answer is in the extents is off the map; the next checkpoint makes both durable together.
+    fn settle(&mut self, context: &mut Context<'_, R>, id: u64) {
+        let Some(target) = &mut self.target else {
+            return;
+        };
+        let done = target
+            .questions
+            .get(&id)
+            .is_some_and(|question| question.answered && question.writes == 0);
+        if done && let Some(question) = target.questions.remove(&id) {
+            if let Some(todo) = &mut self.todo {
+                todo.clear(question.range);
+            }
+            self.ask(context);
+            self.checkpoint_if_due(context);
+        }
+    }
+}

@@ -1,0 +1,369 @@
+//! Carrying out what the engine asks for, in its order.
+
+use super::{APPLY, AbsentMap, Context, Doubtful, Mirror};
+use crate::output::{ClientError, Lane, OutgoingFrame};
+use crate::wire::{Payload, TAG_CHANGE, TAG_MESSAGE, encode_value, record_head};
+use bytes::Bytes;
+use isthmus_engine::{
+    BlockRange, Change, Effect, Effects, Entry, Message, NodeId, NotServed, RecordKind, ReplicaId,
+    Seq, Token,
+};
+use isthmus_journal::Lsn;
+use isthmus_volume::RegionMap;
+use serde::{Deserialize, Serialize};
+
+/// The longest dirty map that a message or a journal record takes; a longer one becomes "compare everything".
+pub(super) const MAP_BYTES_MAX: usize = 1 << 20;
+
+/// A change as it is journalled: with the to-do map that a rebase ends in.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct JournalledChange {
+    pub change: Change,
+    /// After a rebase: what is to be copied, encoded; none means everything.
+    pub todo: Option<Vec<u8>>,
+}
+
+impl<R> Mirror<R> {
+    pub(super) fn carry_out(&mut self, context: &mut Context<'_, R>, effects: Effects) {
+        for effect in effects {
+            self.carry_out_one(context, effect);
+        }
+    }
+
+    fn carry_out_one(&mut self, context: &mut Context<'_, R>, effect: Effect) {
+        match effect {
+            Effect::Append { token, entry } => self.journal_record(context, token, entry),
+            Effect::Persist { token, change } => self.journal_change(context, token, change),
+            Effect::Send { to, message, after } => self.send(context, to, message, after),
+            Effect::Apply { through } => self.apply(context, through),
+            Effect::Cut { to } => {
+                while self
+                    .window
+                    .back()
+                    .is_some_and(|doubtful| doubtful.entry.position.seq > to)
+                {
+                    self.window.pop_back();
+                }
+            }
+            Effect::Acknowledge { op } => self.operation_done(context, op),
+            Effect::Fetch { op } => self.fetch(op),
+            Effect::Deliver { op } => self.deliver(context, op),
+            Effect::Fail { op, why } => {
+                let error = match why {
+                    NotServed::NotPrimary => ClientError::NotServed("this replica is not primary any more: the volume is served elsewhere, or by nobody".into()),
+                    NotServed::Damaged => ClientError::NotServed("this replica has stopped: see its status".into()),
+                };
+                self.fail_operation(context, op, &error);
+            }
+            Effect::Propose(proposal) => context.outputs.proposals.push((self.volume, proposal)),
+            Effect::Confirm => context.outputs.confirm = true,
+            Effect::Serving => {
+                let epoch = self.engine.configuration().epoch;
+                context
+                    .outputs
+                    .events
+                    .push((self.volume, format!("primary, serving under epoch {epoch}")));
+                self.look_at_attachment(context);
+            }
+            Effect::Demoted => {
+                context
+                    .outputs
+                    .events
+                    .push((self.volume, "primary no more".into()));
+                self.fail_waiting(context);
+                if self.clients > 0 {
+                    context.outputs.demoted.push(self.volume);
+                }
+            }
+            Effect::StartCopy { from } => self.start_copying(context, from),
+            Effect::StopCopy => self.stop_copying(),
+            Effect::Damaged { reason } => {
+                context
+                    .outputs
+                    .events
+                    .push((self.volume, format!("STOPPED: {reason}")));
+                self.fail_waiting(context);
+                if self.clients > 0 {
+                    context.outputs.demoted.push(self.volume);
+                }
+            }
+        }
+    }
+
+    fn journal_record(&mut self, context: &mut Context<'_, R>, token: Token, entry: Entry) {
+        if let Some((payload, head)) = self.staged.take() {
+            self.window.push_back(Doubtful {
+                entry,
+                payload,
+                head,
+            });
+        }
+        for map in self.absent.values_mut() {
+            map.regions.mark(entry.range);
+        }
+        let doubtful = self
+            .window
+            .back()
+            .expect("the record was staged or ordered just before");
+        assert_eq!(
+            doubtful.entry.position, entry.position,
+            "records reach the journal in order"
+        );
+        let parts = [doubtful.head.clone(), doubtful.payload.data.clone()];
+        match context.journal.append(self.stream(), &parts) {
+            Ok(lsn) => self.journalled_as(context, lsn, token),
+            Err(_) => self.journal_refused(context),
+        }
+    }
+
+    fn journal_change(&mut self, context: &mut Context<'_, R>, token: Token, change: Change) {
+        let mut journalled = JournalledChange { change, todo: None };
+        self.take_over(&journalled.change);
+        if let Change::Rebase {
+            dirty, doubtful, ..
+        } = &mut journalled.change
+        {
+            // What they say is in the to-do map now.
+            *dirty = None;
+            doubtful.clear();
+            journalled.todo = self
+                .todo
+                .as_ref()
+                .map(RegionMap::encode)
+                .filter(|map| map.len() <= MAP_BYTES_MAX);
+            if journalled.todo.is_none() {
+                self.todo
+                    .get_or_insert_with(|| RegionMap::new(self.blocks))
+                    .mark_all();
+            }
+        }
+        let record = encode_value(TAG_CHANGE, &journalled);
+        match context.journal.append_reserved(self.stream(), &[record]) {
+            Ok(lsn) => self.journalled_as(context, lsn, token),
+            Err(_) => self.journal_refused(context),
+        }
+    }
+
+    fn journalled_as(&mut self, context: &mut Context<'_, R>, lsn: Lsn, token: Token) {
+        self.journalled.push_back((lsn, token));
+        context.unsettled.push_back((lsn, self.volume));
+    }
+
+    /// Neither durable nor to be called so: the replica can't go on. (Room was looked for before; so the journal has failed.)
+    fn journal_refused(&mut self, context: &mut Context<'_, R>) {
+        context.outputs.events.push((
+            self.volume,
+            "the journal takes no more records: its disk failed".into(),
+        ));
+        let mut effects = Effects::new();
+        self.engine.stop(
+            "the journal takes no more records: its disk failed".into(),
+            &mut effects,
+        );
+        self.carry_out(context, effects);
+    }
+
+    /// What a change means for the maps. The same at run time and in recovery.
+    pub(super) fn take_over(&mut self, change: &Change) {
+        match change {
+            Change::Adopt {
+                configuration,
+                absent,
+                committed,
+                doubtful,
+            } => {
+                for replica in absent {
+                    let blocks = self.blocks;
+                    let map = self.absent.entry(*replica).or_insert_with(|| AbsentMap {
+                        from: *committed,
+                        regions: RegionMap::new(blocks),
+                    });
+                    doubtful.iter().for_each(|range| map.regions.mark(*range));
+                }
+                self.absent
+                    .retain(|replica, _| !configuration.in_sync.contains(replica));
+            }
+            Change::Rewind { .. } => {}
+            Change::Rebase {
+                primary,
+                common,
+                committed,
+                doubtful,
+                dirty,
+                ..
+            } => {
+                self.todo = Some(self.what_may_differ(
+                    *primary,
+                    *common,
+                    *committed,
+                    doubtful,
+                    dirty.as_deref(),
+                ));
+                // Maps of others tell of this replica's own history, which is no more.
+                self.absent.clear();
+            }
+            Change::Whole => self.todo = None,
+        }
+    }
+
+    /// What to compare with the primary (I7): what it wrote without this replica, what this replica wrote without it, and what an
+    /// earlier join left undone.
+    fn what_may_differ(
+        &mut self,
+        primary: ReplicaId,
+        common: Option<Seq>,
+        committed: Seq,
+        doubtful: &[BlockRange],
+        dirty: Option<&[u8]>,
+    ) -> RegionMap {
+        let mut todo = self
+            .todo
+            .take()
+            .unwrap_or_else(|| RegionMap::new(self.blocks));
+        doubtful.iter().for_each(|range| todo.mark(*range));
+        let theirs = dirty.and_then(|bytes| RegionMap::decode(bytes, self.blocks).ok());
+        let (Some(common), Some(theirs)) = (common, theirs) else {
+            todo.mark_all();
+            return todo;
+        };
+        todo.union(&theirs);
+        if committed > common {
+            // Records that were committed here without the primary: it was absent then, so there is a map of it.
+            match self.absent.get(&primary) {
+                Some(map) if map.from <= common => todo.union(&map.regions),
+                _ => todo.mark_all(),
+            }
+        }
+        todo
+    }
+
+    fn send(
+        &mut self,
+        context: &mut Context<'_, R>,
+        to: NodeId,
+        message: Message,
+        after: Option<Token>,
+    ) {
+        let frame = match message {
+            Message::Append {
+                epoch,
+                entry,
+                committed,
+            } => {
+                let Some(doubtful) = self.doubtful(entry.position.seq) else {
+                    unreachable!("records are sent while they are in doubt");
+                };
+                // The head as it was made for the journal serves, unless the epoch has changed since.
+                let same_epoch = doubtful.entry.position.epoch == epoch;
+                let head = if same_epoch {
+                    doubtful.head.clone()
+                } else {
+                    record_head(epoch, &entry, committed, &doubtful.payload.checksums)
+                };
+                OutgoingFrame {
+                    to,
+                    volume: self.volume,
+                    lane: Lane::Write,
+                    head,
+                    body: doubtful.payload.data.clone(),
+                }
+            }
+            Message::Join {
+                epoch,
+                common,
+                start,
+                history,
+                ..
+            } => {
+                let replica = self
+                    .engine
+                    .view()
+                    .and_then(|view| view.eligible.iter().find(|replica| replica.node == to));
+                let map = replica
+                    .and_then(|replica| self.absent.get(replica))
+                    .filter(|map| common.is_some_and(|common| map.from <= common));
+                let dirty = map
+                    .map(|map| map.regions.encode())
+                    .filter(|bytes| bytes.len() <= MAP_BYTES_MAX);
+                self.message_frame(
+                    to,
+                    &Message::Join {
+                        epoch,
+                        common,
+                        start,
+                        history,
+                        dirty,
+                    },
+                )
+            }
+            message => self.message_frame(to, &message),
+        };
+        let behind = self
+            .held
+            .iter()
+            .rev()
+            .find(|(_, held)| held.to == to)
+            .map(|(token, _)| *token);
+        match after.max(behind).filter(|token| *token > self.persisted) {
+            Some(token) => self.held.push_back((token, frame)),
+            None => context.outputs.frames.push(frame),
+        }
+    }
+
+    fn message_frame(&self, to: NodeId, message: &Message) -> OutgoingFrame {
+        OutgoingFrame {
+            to,
+            volume: self.volume,
+            lane: Lane::Write,
+            head: encode_value(TAG_MESSAGE, message),
+            body: Bytes::new(),
+        }
+    }
+
+    pub(super) fn release_held(&mut self, context: &mut Context<'_, R>) {
+        let persisted = self.persisted;
+        let (due, held) = std::mem::take(&mut self.held)
+            .into_iter()
+            .partition(|(token, _)| *token <= persisted);
+        self.held = held;
+        context.outputs.frames.extend(
+            due.into_iter()
+                .map(|(_, frame): (Token, OutgoingFrame)| frame),
+        );
+    }
+
+    pub(super) fn doubtful(&self, seq: Seq) -> Option<&Doubtful> {
+        let first = self.window.front()?.entry.position.seq;
+        self.window
+            .get(usize::try_from(seq.0.checked_sub(first.0)?).ok()?)
+    }
+
+    fn apply(&mut self, context: &mut Context<'_, R>, through: Seq) {
+        while self
+            .window
+            .front()
+            .is_some_and(|doubtful| doubtful.entry.position.seq <= through)
+        {
+            let Some(doubtful) = self.window.pop_front() else {
+                break;
+            };
+            self.apply_one(doubtful.entry, doubtful.payload);
+        }
+        self.merges_may_go_on(context);
+    }
+
+    pub(super) fn apply_one(&mut self, entry: Entry, payload: Payload) {
+        self.store_busy = true;
+        self.checkpoint.note(payload.data.len());
+        if let Some(target) = &mut self.target {
+            target.note_newer(entry.range, entry.position.seq);
+        }
+        match entry.kind {
+            RecordKind::Write => {
+                self.store
+                    .write(APPLY, entry.range, payload.data, payload.checksums)
+            }
+            RecordKind::Clear => self.store.clear(APPLY, entry.range),
+        }
+    }
+}

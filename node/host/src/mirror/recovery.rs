@@ -1,0 +1,255 @@
+//! Coming back: the last checkpoint, then the journal behind it.
+
+use super::checkpoint::{STATE_VERSION, State};
+use super::effects::JournalledChange;
+use super::{AbsentMap, Checkpoint, Context, Doubtful, Mirror};
+use crate::wire::{self, TAG_CHANGE, decode_record, decode_value};
+use bytes::Bytes;
+use isthmus_engine::{
+    BLOCK_BYTES, Change, Durable, Effects, Replica, ReplicaId, Settings, Time, Token, View,
+    VolumeId,
+};
+use isthmus_journal::{Disk, Lsn};
+use isthmus_volume::{RegionMap, StoreError, VolumeSpec, VolumeStore};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// Why a replica can't be opened. It stays closed then; others are not affected.
+#[derive(Debug, thiserror::Error)]
+pub enum MirrorError {
+    /// Its extents.
+    #[error("the extents can't be opened: {0}")]
+    Store(#[from] StoreError),
+    /// Its checkpoint's state.
+    #[error(
+        "{0}; this version of isthmusd can't read it: start the version that wrote it, or empty the data directory and let the replica resync"
+    )]
+    State(String),
+}
+
+/// A replica between opening its extents and the end of the journal.
+#[derive(Debug)]
+pub struct Recovering<R> {
+    mirror: Mirror<R>,
+    durable: Durable,
+    replay_from: Lsn,
+    /// A record that makes no sense: the volume stops, with this as its reason.
+    broken: Option<String>,
+}
+
+impl<R> Recovering<R> {
+    /// Opens the extents in `folder`.
+    ///
+    /// # Errors
+    /// When they or the checkpoint's state can't be read.
+    pub fn open<D: Disk>(
+        disk: &mut D,
+        folder: &str,
+        tag: u16,
+        me: ReplicaId,
+        settings: Settings,
+    ) -> Result<Recovering<R>, MirrorError> {
+        let (store, state, spec) = VolumeStore::open(disk, folder, tag)?;
+        let mut absent = BTreeMap::new();
+        let mut todo = None;
+        let mut durable = Durable::default();
+        let mut replay_from = Lsn(0);
+        if !state.is_empty() {
+            let state: State =
+                wire::decode_state(&state).map_err(|error| MirrorError::State(error.0))?;
+            if state.version != STATE_VERSION {
+                return Err(MirrorError::State(format!(
+                    "the state has version {}",
+                    state.version
+                )));
+            }
+            let decode = |map: &[u8]| {
+                RegionMap::decode(map, spec.blocks)
+                    .map_err(|error| MirrorError::State(error.to_string()))
+            };
+            for (replica, from, map) in state.absent {
+                absent.insert(
+                    replica,
+                    AbsentMap {
+                        from,
+                        regions: decode(&map)?,
+                    },
+                );
+            }
+            todo = state.todo.as_deref().map(decode).transpose()?;
+            durable = state.durable;
+            replay_from = Lsn(state.replay_from);
+        }
+        let engine = Replica::new(me, settings, Durable::default(), Time::default());
+        let mirror = Mirror {
+            volume: spec.volume,
+            bytes: spec.blocks * BLOCK_BYTES,
+            blocks: spec.blocks,
+            engine,
+            store,
+            window: VecDeque::new(),
+            staged: None,
+            journalled: VecDeque::new(),
+            persisted: Token::default(),
+            held: VecDeque::new(),
+            absent,
+            todo,
+            target: None,
+            moved_bytes: 0,
+            store_works: BTreeMap::new(),
+            next_number: 0,
+            requests: BTreeMap::new(),
+            operations: BTreeMap::new(),
+            merges: BTreeMap::new(),
+            locked: BTreeSet::new(),
+            waiting: VecDeque::new(),
+            waiters: Vec::new(),
+            clients: 0,
+            checkpoint: Checkpoint::default(),
+            bad_blocks: 0,
+            store_busy: true,
+        };
+        Ok(Recovering {
+            mirror,
+            durable,
+            replay_from,
+            broken: None,
+        })
+    }
+
+    /// Makes the folder of a new, empty replica.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn format<D: Disk>(
+        disk: &mut D,
+        folder: &str,
+        volume: VolumeId,
+        bytes: u64,
+    ) -> Result<(), MirrorError> {
+        VolumeStore::format(
+            disk,
+            folder,
+            VolumeSpec {
+                volume,
+                blocks: bytes / BLOCK_BYTES,
+            },
+        )?;
+        Ok(())
+    }
+
+    /// Which volume.
+    #[must_use]
+    pub fn volume(&self) -> VolumeId {
+        self.mirror.volume
+    }
+
+    /// A record of this volume from the journal, in order.
+    pub fn replay(&mut self, lsn: Lsn, record: &Bytes) {
+        if lsn < self.replay_from || self.broken.is_some() {
+            return;
+        }
+        let replayed = if wire::is_record(record) {
+            self.replay_record(record)
+        } else {
+            self.replay_change(record)
+        };
+        self.broken = replayed.err();
+    }
+
+    fn replay_record(&mut self, bytes: &Bytes) -> Result<(), String> {
+        let mirror = &mut self.mirror;
+        let record = decode_record(bytes, mirror.volume, mirror.blocks).map_err(|error| error.0)?;
+        if self.durable.replay_entry(record.entry)? {
+            let head = bytes.slice(..bytes.len() - record.payload.data.len());
+            mirror.window.push_back(Doubtful {
+                entry: record.entry,
+                payload: record.payload,
+                head,
+            });
+            for map in mirror.absent.values_mut() {
+                map.regions.mark(record.entry.range);
+            }
+        }
+        for applied in self.durable.replay_committed(record.committed) {
+            let doubtful = mirror
+                .window
+                .pop_front()
+                .ok_or("a committed record is not in the window")?;
+            assert_eq!(doubtful.entry, applied, "window and log go together");
+            mirror.apply_one(doubtful.entry, doubtful.payload);
+        }
+        Ok(())
+    }
+
+    fn replay_change(&mut self, bytes: &Bytes) -> Result<(), String> {
+        let (journalled, _) =
+            decode_value::<JournalledChange>(TAG_CHANGE, bytes).map_err(|error| error.0)?;
+        let mirror = &mut self.mirror;
+        self.durable.replay_change(&journalled.change);
+        match &journalled.change {
+            Change::Rebase { .. } => {
+                mirror.absent.clear();
+                mirror.window.clear();
+                let todo = journalled
+                    .todo
+                    .map(|map| RegionMap::decode(&map, mirror.blocks))
+                    .transpose()
+                    .map_err(|error| error.to_string())?;
+                mirror.todo = Some(todo.unwrap_or_else(|| {
+                    let mut all = RegionMap::new(mirror.blocks);
+                    all.mark_all();
+                    all
+                }));
+            }
+            change => {
+                mirror.take_over(change);
+                let end = self.durable.end();
+                while mirror
+                    .window
+                    .back()
+                    .is_some_and(|doubtful| doubtful.entry.position.seq > end)
+                {
+                    mirror.window.pop_back();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The journal is at its end: the replica is what it was.
+    #[must_use]
+    pub fn finish(self, me: ReplicaId, settings: Settings, now: Time) -> Mirror<R> {
+        let mut mirror = self.mirror;
+        assert_eq!(
+            mirror.window.len(),
+            self.durable.tail.len(),
+            "window and log go together"
+        );
+        mirror.engine = Replica::new(me, settings, self.durable, now);
+        if let Some(reason) = self.broken {
+            let mut effects = Effects::new();
+            mirror.engine.stop(
+                format!("the journal of this replica makes no sense: {reason}"),
+                &mut effects,
+            );
+        }
+        mirror
+    }
+}
+
+impl<R> Mirror<R> {
+    /// kvdb has committed something about the volume. `never_served`: no primary has ever opened it, so every replica is empty
+    /// and whole.
+    pub fn on_view(&mut self, context: &mut Context<'_, R>, view: View, never_served: bool) {
+        if never_served
+            && !self.engine.is_whole()
+            && view.configuration.in_sync.contains(&self.engine.me())
+        {
+            self.with_engine(context, |engine, _, effects| engine.begin_whole(effects));
+        }
+        self.with_engine(context, |engine, now, effects| {
+            engine.on_view(now, view, effects)
+        });
+        self.look_at_attachment(context);
+    }
+}

@@ -1,0 +1,43 @@
+//! What a host knows of a volume, for people and programs.
+
+use isthmus_engine::{Epoch, NodeId, ReplicaId, Seq, Standing, VolumeId};
+
+/// How far copying is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CopyProgress {
+    /// Bytes that may differ when it began.
+    pub total_bytes: u64,
+    /// Bytes that are still to be compared or copied.
+    pub left_bytes: u64,
+}
+
+/// One volume's replica on this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeStatus {
+    /// Which volume.
+    pub volume: VolumeId,
+    /// What the replica is now.
+    pub standing: Standing,
+    /// The newest epoch that it has taken, durably or nearly.
+    pub epoch: Epoch,
+    /// Until when nothing of a lower epoch can be served with this replica's promise: none when no promise is out.
+    pub promised_to: Option<NodeId>,
+    /// The end of its log.
+    pub end: Seq,
+    /// Its committed position.
+    pub committed: Seq,
+    /// Whether its extents hold everything committed.
+    pub whole: bool,
+    /// Clients attached here.
+    pub clients: usize,
+    /// Copying to this replica, if it is under way or was.
+    pub copying: Option<CopyProgress>,
+    /// Bytes of blocks that travelled for resync, to or from this replica, since this process started.
+    pub moved_bytes: u64,
+    /// Bytes that each absent replica would have to compare or copy.
+    pub dirty: Vec<(ReplicaId, u64)>,
+    /// Blocks found bad and not yet repaired, since this process started.
+    pub bad_blocks: u64,
+    /// Bytes of slots in use.
+    pub used_bytes: u64,
+}
