@@ -258,6 +258,8 @@ impl OpenFile {
             reserve_space(&self.buffered, before, bytes)?;
         }
         self.buffered.set_len(bytes)?;
+        // All of it: a data sync need not keep a length that only shrank.
+        self.buffered.sync_all()?;
         self.sync()
     }
 }
