@@ -309,8 +309,8 @@ impl<'a, D: Disk> Recovery<'a, D> {
         }
     }
 
-    /// Zeroes every header beyond the tail, and the page at the tail in any case: a torn group's header whose sector was
-    /// lost could otherwise be completed by a later write of the same bytes.
+    /// Zeroes every header at or beyond the tail. A torn group whose own header was lost needs none of this: the header
+    /// binds all of its content, so what completes it later is the very same group.
     fn cut(&mut self, tail: Place) -> Result<(), JournalError> {
         let zeroes = vec![0; PAGE_BYTES as usize];
         for segment in 0..self.shape.segments {
@@ -327,9 +327,6 @@ impl<'a, D: Disk> Recovery<'a, D> {
                 }
                 offset += PAGE_BYTES;
             }
-        }
-        if tail.offset < self.shape.segment_bytes {
-            self.write(self.shape.file_of(tail.sequence), tail.offset, &zeroes)?;
         }
         Ok(())
     }
