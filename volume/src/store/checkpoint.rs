@@ -264,28 +264,7 @@ impl VolumeStore {
         }
         let generation = self.checkpoints.next;
         let mut pending = VecDeque::new();
-        let mut headers = Vec::new();
-        for (extent, header) in self.headers.cut() {
-            let Entry { slot, stamp } = self
-                .map
-                .get(extent)
-                .expect("an extent with a header has a slot");
-            let entry = Entry {
-                slot,
-                stamp: stamp.next(generation),
-            };
-            self.map.set(extent, Some(entry));
-            headers.push(HeaderCut {
-                extent,
-                slot,
-                before: stamp,
-            });
-            pending.push_back(PageWrite::Header {
-                extent,
-                entry,
-                header,
-            });
-        }
+        let headers = self.cut_headers(generation, &mut pending);
         let (cuts, table) = self.map.cut(generation);
         let pages = cuts.iter().map(|cut| cut.stored).collect();
         pending.extend(cuts.into_iter().map(|cut| PageWrite::Map {
@@ -326,6 +305,37 @@ impl VolumeStore {
             releasing: std::mem::take(&mut self.checkpoints.released),
             bytes: std::mem::take(&mut self.checkpoints.bytes_since_cut),
         });
+    }
+
+    /// Points the map at the copies that the changed headers are about to have.
+    fn cut_headers(
+        &mut self,
+        generation: u64,
+        pending: &mut VecDeque<PageWrite>,
+    ) -> Vec<HeaderCut> {
+        let mut cuts = Vec::new();
+        for (extent, header) in self.headers.cut() {
+            let before = self
+                .map
+                .get(extent)
+                .expect("an extent with a header has a slot");
+            let entry = Entry {
+                slot: before.slot,
+                stamp: before.stamp.next(generation),
+            };
+            self.map.set(extent, Some(entry));
+            cuts.push(HeaderCut {
+                extent,
+                slot: before.slot,
+                before: before.stamp,
+            });
+            pending.push_back(PageWrite::Header {
+                extent,
+                entry,
+                header,
+            });
+        }
+        cuts
     }
 
     fn make_room_for_root<D: Disk>(
