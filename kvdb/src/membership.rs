@@ -1,0 +1,269 @@
+//! The leader makes Raft's membership follow the catalog: every registered node gets the log, and those vote that
+//! [`isthmus_catalog::Catalog::voters`] names. One step at a time, each from what is true now, so that it goes on after any
+//! interruption, on whichever node leads then.
+
+use isthmus_catalog::{Catalog, DomainRole};
+use isthmus_engine::NodeId;
+use openraft::{ChangeMembers, EmptyNode};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Weak;
+use std::time::Duration;
+
+use crate::group::MemberId;
+use crate::handle::Shared;
+use crate::metrics::{RaftMetrics, contacts, members};
+use crate::runtime::WatchReceiver as _;
+use crate::runtime::{self, Instant};
+
+/// How often it is looked at without a reason.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// A step takes at most so long; then it is looked at again.
+const STEP_WITHIN: Duration = Duration::from_secs(5);
+/// A learner that lacks no more entries has caught up.
+const ENTRIES_BEHIND_MAX: u64 = 16;
+/// Bytes of log after which a snapshot is made, however few its entries are.
+const LOG_BYTES_MAX: usize = 8 << 20;
+
+/// What to do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Step {
+    /// The member gets the log.
+    AddLearner(MemberId),
+    /// Another voter should lead.
+    HandOver(MemberId),
+    /// Exactly these vote; who voted before becomes a learner.
+    SetVoters(BTreeSet<MemberId>),
+    /// These stores are gone for good.
+    Forget(BTreeSet<MemberId>),
+}
+
+/// What the leader knows of the members.
+#[derive(Clone, Debug, Default)]
+struct Group {
+    voters: BTreeSet<MemberId>,
+    learners: BTreeSet<MemberId>,
+    /// Members that hold (almost) the whole log, and answer.
+    caught_up: BTreeSet<MemberId>,
+    /// Members that answered lately.
+    reachable: BTreeSet<NodeId>,
+}
+
+/// Runs until kvdb is dropped.
+pub(crate) async fn converge(shared: Weak<Shared>) {
+    let mut leads_since: Option<Instant> = None;
+    let Some(mut published) = shared.upgrade().map(|kvdb| kvdb.published()) else {
+        return;
+    };
+    loop {
+        let Some(kvdb) = shared.upgrade() else { return };
+        let catalog = published.borrow_and_update().clone();
+        let metrics = kvdb.raft.metrics().borrow_and_update().clone();
+        if metrics.running_state.is_err() {
+            return;
+        }
+        if kvdb.log.bytes() > LOG_BYTES_MAX {
+            report("make a snapshot", kvdb.raft.trigger().snapshot().await);
+        }
+        if metrics.state.is_leader() && metrics.current_leader == Some(metrics.id) {
+            let since = *leads_since.get_or_insert_with(Instant::now);
+            let group = kvdb.group(&metrics, since);
+            if let Some(step) = next_step(kvdb.member(), &catalog, &group) {
+                tracing::info!(?step, "kvdb's membership follows the catalog");
+                if runtime::timeout(STEP_WITHIN, kvdb.take_step(step))
+                    .await
+                    .is_err()
+                {
+                    tracing::warn!("a change of kvdb's members takes long; it is tried again");
+                }
+            }
+        } else {
+            leads_since = None;
+        }
+        drop(kvdb);
+        // A change of the catalog is a reason to look earlier; its end is the end of Raft here.
+        if let Ok(Err(_)) = runtime::timeout(LOOK_EVERY, published.changed()).await {
+            return;
+        }
+    }
+}
+
+fn report<E: std::fmt::Display>(what: &str, result: Result<(), E>) {
+    if let Err(error) = result {
+        tracing::warn!(%error, "kvdb could not {what}; it is tried again");
+    }
+}
+
+impl Shared {
+    fn group(&self, metrics: &RaftMetrics, leads_since: Instant) -> Group {
+        let (voters, learners) = members(metrics);
+        let last_index = metrics.last_log_index.unwrap_or(0);
+        // A new leader has not heard of anybody yet: it takes nobody for unreachable before it had the time to.
+        let is_new = leads_since.elapsed() < self.config.reachable_within;
+        let contacts = contacts(metrics);
+        let mut group = Group {
+            voters,
+            learners,
+            ..Group::default()
+        };
+        for member in group.voters.iter().chain(&group.learners) {
+            let answered = contacts.get(member).copied().flatten();
+            let is_self = *member == self.member();
+            let answers = is_self || answered.is_some_and(|ago| ago < self.config.reachable_within);
+            if answers || (is_new && group.voters.contains(member)) {
+                group.reachable.insert(member.node);
+            }
+            let matched = metrics
+                .replication
+                .as_ref()
+                .and_then(|all| all.get(member))
+                .and_then(|log_id| *log_id);
+            let holds_log =
+                matched.is_some_and(|matched| matched.index + ENTRIES_BEHIND_MAX >= last_index);
+            if is_self || (answers && holds_log) {
+                group.caught_up.insert(*member);
+            }
+        }
+        group
+    }
+
+    async fn take_step(&self, step: Step) {
+        match step {
+            Step::AddLearner(member) => {
+                let added = self.raft.add_learner(member, EmptyNode::new(), false).await;
+                report("add a learner", added.map(drop));
+            }
+            Step::HandOver(to) => self.hand_over(to).await,
+            Step::SetVoters(voters) => {
+                let changed = self.raft.change_membership(voters, true).await;
+                report("change the voters", changed.map(drop));
+            }
+            Step::Forget(gone) => {
+                let changed = self
+                    .raft
+                    .change_membership(ChangeMembers::RemoveNodes(gone), true)
+                    .await;
+                report("forget members", changed.map(drop));
+            }
+        }
+    }
+
+    async fn hand_over(&self, to: MemberId) {
+        let mut changes = self.raft.metrics();
+        report(
+            "hand the leadership over",
+            self.raft.trigger().transfer_leader(to).await,
+        );
+        let me = self.member();
+        while changes.borrow_and_update().current_leader == Some(me) {
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// The members that the catalog wants: registered nodes with the incarnation of their store.
+fn registered(catalog: &Catalog) -> BTreeMap<NodeId, MemberId> {
+    let member = |node: NodeId, incarnation| (node, MemberId { node, incarnation });
+    catalog
+        .nodes
+        .iter()
+        .filter_map(|(node, record)| Some(member(*node, record.incarnation?)))
+        .collect()
+}
+
+/// One step from the group as it is towards the one that the catalog wants; none when it is so.
+fn next_step(me: MemberId, catalog: &Catalog, group: &Group) -> Option<Step> {
+    let registered = registered(catalog);
+    if registered.is_empty() {
+        return None;
+    }
+    let known =
+        |member: &MemberId| group.voters.contains(member) || group.learners.contains(member);
+    if let Some(member) = registered.values().find(|member| !known(member)) {
+        return Some(Step::AddLearner(*member));
+    }
+    let is_registered = |member: &MemberId| registered.get(&member.node) == Some(member);
+    let current: BTreeSet<NodeId> = group
+        .voters
+        .iter()
+        .filter(|member| is_registered(member))
+        .map(|member| member.node)
+        .collect();
+    let desired = catalog.voters(&group.reachable, &current);
+    let desired: BTreeSet<MemberId> = desired
+        .iter()
+        .filter_map(|node| registered.get(node).copied())
+        .collect();
+    if let Some(to) = successor(me, catalog, group, &desired) {
+        return Some(Step::HandOver(to));
+    }
+    let voters = voters_for_now(catalog, group, &desired, is_registered);
+    if !voters.is_empty() && voters != group.voters {
+        return Some(Step::SetVoters(voters));
+    }
+    let gone: BTreeSet<MemberId> = group
+        .learners
+        .iter()
+        .filter(|member| !is_registered(member))
+        .copied()
+        .collect();
+    (!gone.is_empty()).then_some(Step::Forget(gone))
+}
+
+/// Who votes of the desired ones already, or could: and, while others are still missing, who votes in their place now and may.
+fn voters_for_now(
+    catalog: &Catalog,
+    group: &Group,
+    desired: &BTreeSet<MemberId>,
+    is_registered: impl Fn(&MemberId) -> bool,
+) -> BTreeSet<MemberId> {
+    let is_ready =
+        |member: &MemberId| group.voters.contains(member) || group.caught_up.contains(member);
+    let (ready, missing): (BTreeSet<MemberId>, BTreeSet<MemberId>) =
+        desired.iter().copied().partition(is_ready);
+    let domain = |member: &MemberId| catalog.nodes.get(&member.node).map(|node| node.domain);
+    let stands_in = |member: &&MemberId| {
+        let for_missing = missing
+            .iter()
+            .any(|missing| domain(missing) == domain(member));
+        for_missing && is_registered(member) && catalog.in_active_domain(member.node)
+    };
+    ready
+        .iter()
+        .chain(group.voters.iter().filter(stands_in))
+        .copied()
+        .collect()
+}
+
+/// Who should lead instead of this node: when it is a witness, or is not to vote any more, a desired voter that votes already
+/// and holds the log; a data node before a witness.
+fn successor(
+    me: MemberId,
+    catalog: &Catalog,
+    group: &Group,
+    desired: &BTreeSet<MemberId>,
+) -> Option<MemberId> {
+    let is_witness = |member: &MemberId| {
+        let domain = catalog
+            .nodes
+            .get(&member.node)
+            .and_then(|node| catalog.domains.get(&node.domain));
+        domain.is_none_or(|domain| domain.role == DomainRole::Witness)
+    };
+    let may_lead = |member: &&MemberId| {
+        **member != me && group.voters.contains(member) && group.caught_up.contains(member)
+    };
+    let data = desired
+        .iter()
+        .filter(|member| !is_witness(member))
+        .find(may_lead);
+    if desired.contains(&me) && !is_witness(&me) {
+        return None;
+    }
+    let witness = desired
+        .iter()
+        .find(may_lead)
+        .filter(|_| !desired.contains(&me));
+    data.or(witness).copied()
+}

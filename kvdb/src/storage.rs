@@ -1,0 +1,40 @@
+//! What kvdb keeps on disk: vote and log as records of a journal, snapshots as files. One thread owns the disk.
+//!
+//! Reading order: `records` (bytes of a record), `retained` (what the records so far come to), `snapshots`, `writer` (the
+//! thread), `blocking` (the journal's asynchronous disk as a synchronous one).
+
+mod blocking;
+mod records;
+mod retained;
+mod snapshots;
+mod writer;
+
+pub(crate) use records::Record;
+pub(crate) use snapshots::StoredSnapshot;
+pub(crate) use writer::{Flushed, Recovered, Storage};
+
+use isthmus_journal::{Disk, Journal, Shape};
+
+use crate::error::KvdbError;
+
+/// kvdb's journal: 8 segments of 8 MiB.
+const SHAPE: Shape = Shape {
+    segment_bytes: 8 << 20,
+    segments: 8,
+};
+
+fn journal_folder(folder: &str) -> String {
+    format!("{folder}/journal")
+}
+
+/// Makes the empty store of a member that has given no vote yet. Call it only where the whole store of the node is formatted,
+/// together with a new incarnation (I12): a member that forgot its votes must not come back under its old name.
+/// `identity` is a random number that clients can't know.
+///
+/// # Errors
+/// `Store`, when there is a store already, or the disk fails or is full.
+pub fn format<D: Disk>(disk: &mut D, folder: &str, identity: u64) -> Result<(), KvdbError> {
+    let store = |error: &dyn std::fmt::Display| KvdbError::Store(error.to_string());
+    snapshots::remove_all(disk, folder).map_err(|error| store(&error))?;
+    Journal::format(disk, &journal_folder(folder), SHAPE, identity).map_err(|error| store(&error))
+}

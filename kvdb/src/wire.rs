@@ -1,0 +1,115 @@
+//! What kvdb's nodes say to each other.
+
+use bytes::Bytes;
+use isthmus_catalog::codec::{self, CodecError};
+use isthmus_catalog::{Answer, Request};
+use isthmus_engine::NodeId;
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::group::{MemberId, SnapshotMeta, Types, Vote, kind};
+use crate::peers::CALL_BYTES_MAX;
+
+/// Bytes of a snapshot in one message.
+pub(crate) const CHUNK_BYTES: usize = 256 << 10;
+/// Bytes of log entries in one message, unless one alone is larger.
+pub(crate) const ENTRIES_BYTES_MAX: usize = 512 << 10;
+
+const _: () = assert!(
+    codec::REQUEST_BYTES_MAX + ENTRIES_BYTES_MAX < CALL_BYTES_MAX,
+    "any entry fits into a call"
+);
+const _: () = assert!(CHUNK_BYTES * 2 < CALL_BYTES_MAX, "a chunk fits into a call");
+
+/// Of one member for another: not for an earlier or later incarnation of its store (I12).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Protocol {
+    Append(AppendEntriesRequest<Types>),
+    Vote(VoteRequest<Types>),
+    PreVote(VoteRequest<Types>),
+    TransferLeader(TransferLeaderRequest<Types>),
+    Snapshot(SnapshotChunk),
+}
+
+/// A piece of a snapshot.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct SnapshotChunk {
+    pub vote: Vote,
+    pub meta: SnapshotMeta,
+    pub total_bytes: u64,
+    pub offset: u64,
+    pub data: Vec<u8>,
+}
+
+/// For the leader.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Question {
+    /// Commit this.
+    Propose(Request),
+    /// Up to where must be applied what is read now?
+    ReadIndex,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Message {
+    Protocol {
+        to: MemberId,
+        protocol: Protocol,
+    },
+    /// `may_forward`: whoever does not lead passes it on, once.
+    Question {
+        question: Question,
+        may_forward: bool,
+        within_ms: u64,
+    },
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Reply {
+    Append(AppendEntriesResponse<Types>),
+    Vote(VoteResponse<Types>),
+    TransferLeader(TransferLeaderResponse<Types>),
+    /// The chunk has come; the next one may.
+    NextChunk,
+    Snapshot(SnapshotResponse<Types>),
+    Answer(Answer),
+    /// The log index that must be applied; none of an empty log.
+    ReadIndex(Option<u64>),
+    NotLeader {
+        leader: Option<NodeId>,
+    },
+    Failed(String),
+}
+
+pub(crate) fn encode_message(message: &Message) -> Result<Bytes, CodecError> {
+    codec::seal(kind::MESSAGE, message).map(Bytes::from)
+}
+
+pub(crate) fn decode_message(bytes: &[u8]) -> Result<Message, CodecError> {
+    check_length(bytes)?;
+    codec::unseal(kind::MESSAGE, bytes)
+}
+
+pub(crate) fn encode_reply(reply: &Reply) -> Bytes {
+    let failed = |error: CodecError| {
+        let reply = Reply::Failed(error.to_string());
+        codec::seal(kind::REPLY, &reply).unwrap_or_default()
+    };
+    Bytes::from(codec::seal(kind::REPLY, reply).unwrap_or_else(failed))
+}
+
+pub(crate) fn decode_reply(bytes: &[u8]) -> Result<Reply, CodecError> {
+    check_length(bytes)?;
+    codec::unseal(kind::REPLY, bytes)
+}
+
+fn check_length(bytes: &[u8]) -> Result<(), CodecError> {
+    if bytes.len() > CALL_BYTES_MAX {
+        Err(CodecError::Length(bytes.len()))
+    } else {
+        Ok(())
+    }
+}
