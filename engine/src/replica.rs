@@ -551,6 +551,19 @@ impl Replica {
         }
     }
 
+    /// The nodes that copy from this primary.
+    #[must_use]
+    pub fn joiners(&self) -> BTreeSet<NodeId> {
+        let Role::Primary(primary) = &self.role else {
+            return BTreeSet::new();
+        };
+        let joining = primary
+            .members
+            .iter()
+            .filter(|(_, member)| member.joiner.is_some() && member.stage == Stage::Aligned);
+        joining.map(|(node, _)| *node).collect()
+    }
+
     /// Stops taking part, because the host found the replica's disk or records broken.
     pub fn stop(&mut self, reason: String, effects: &mut Effects) {
         if self.damaged.is_none() {

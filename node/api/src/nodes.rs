@@ -84,7 +84,8 @@ pub struct NodeRuntime {
     pub observed_at_ms: u64,
     /// kvdb as it sees it.
     pub kvdb: KvdbView,
-    /// Its host has acted on the catalog up to this revision: no volume of it serves by an older one.
+    /// Its host has acted on the catalog up to this revision: no volume of it serves by an older one, and it renews no grant
+    /// to a primary that was replaced by then.
     pub acted_on_revision: u64,
     /// Its replicas, in the order of their volumes' ids.
     pub volumes: Vec<VolumeRuntime>,
@@ -128,6 +129,9 @@ pub struct VolumeRuntime {
     /// Only from a primary: the replicas outside the set.
     #[serde(default)]
     pub absent: Vec<ReplicaProgress>,
+    /// Bytes of blocks that travelled for resync, to or from this replica, since its node was started.
+    #[serde(default)]
+    pub moved_bytes: u64,
     /// What it waits for, or what stopped it; empty when nothing.
     #[serde(default)]
     pub reason: String,

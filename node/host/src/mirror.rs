@@ -29,7 +29,7 @@ use crate::wire::Payload;
 use attachment::Waiter;
 use checkpoint::Checkpoint;
 use clients::{Merge, Operation, Request};
-use copying::{SourceRead, Target};
+use copying::{Joining, SourceRead, Target};
 
 /// What a mirror works with for the length of one call.
 pub struct Context<'a, R> {
@@ -101,6 +101,7 @@ pub struct Mirror<R> {
     todo: Option<RegionMap>,
     target: Option<Target>,
     moved_bytes: u64,
+    joiners: BTreeMap<NodeId, Joining>,
     store_works: BTreeMap<StoreOp, StoreWork>,
     next_number: u64,
     requests: BTreeMap<u64, Request<R>>,
@@ -369,7 +370,9 @@ impl<R> Mirror<R> {
                     .as_ref()
                     .map_or(todo.dirty_bytes(), |target| target.total_bytes),
                 left_bytes: todo.dirty_bytes(),
+                bytes_per_second: 0,
             }),
+            joiners: self.joiners(now),
             moved_bytes: self.moved_bytes,
             dirty: self
                 .absent

@@ -9,6 +9,8 @@ pub struct CopyProgress {
     pub total_bytes: u64,
     /// Bytes that are still to be compared or copied.
     pub left_bytes: u64,
+    /// How fast, in bytes per second since it began; 0 when not known.
+    pub bytes_per_second: u64,
 }
 
 /// One volume's replica on this node.
@@ -32,6 +34,8 @@ pub struct VolumeStatus {
     pub clients: usize,
     /// Copying to this replica, if it is under way or was.
     pub copying: Option<CopyProgress>,
+    /// Only on a primary: replicas that copy from here.
+    pub joiners: Vec<(NodeId, CopyProgress)>,
     /// Bytes of blocks that travelled for resync, to or from this replica, since this process started.
     pub moved_bytes: u64,
     /// Bytes that each absent replica would have to compare or copy.

@@ -241,6 +241,10 @@ pub enum Copying {
         range: BlockRange,
         /// The hash of each block as the joiner has it; all ones where it can't read its own.
         hashes: Vec<BlockHash>,
+        /// How much may differ still, and how much did when copying began, in bytes: for people.
+        left_bytes: u64,
+        /// See `left_bytes`.
+        total_bytes: u64,
     },
     /// The answer. The bytes of blocks that are in neither mask follow, in order.
     Have {

@@ -6,6 +6,7 @@
 
 use super::{Context, Mirror, StoreWork};
 use crate::output::{Lane, OutgoingFrame};
+use crate::status::CopyProgress;
 use crate::wire::{
     BlockHash, COPY_BLOCKS_MAX, Copying, Malformed, Payload, TAG_COPY, block_hash, encode_value,
 };
@@ -77,7 +78,59 @@ impl Target {
     }
 }
 
+/// How far a joiner says that it is.
+#[derive(Debug)]
+pub(super) struct Joining {
+    total_bytes: u64,
+    left_bytes: u64,
+    /// When it was first heard, and what was left then.
+    since: Time,
+    left_then: u64,
+}
+
 impl<R> Mirror<R> {
+    /// Replicas that copy from here, as far as they are still joining.
+    pub(super) fn joiners(&self, now: Time) -> Vec<(NodeId, CopyProgress)> {
+        let joining = self.engine.joiners();
+        let known = self
+            .joiners
+            .iter()
+            .filter(|(node, _)| joining.contains(node));
+        let progress = known.map(|(node, joining)| {
+            let elapsed = now.since(joining.since).as_millis().max(1);
+            let rate =
+                u128::from(joining.left_then.saturating_sub(joining.left_bytes)) * 1000 / elapsed;
+            let bytes_per_second = u64::try_from(rate).unwrap_or(u64::MAX);
+            (
+                *node,
+                CopyProgress {
+                    total_bytes: joining.total_bytes,
+                    left_bytes: joining.left_bytes,
+                    bytes_per_second,
+                },
+            )
+        });
+        progress.collect()
+    }
+
+    fn note_joining(&mut self, now: Time, from: NodeId, left_bytes: u64, total_bytes: u64) {
+        let joining = self.joiners.entry(from).or_insert(Joining {
+            total_bytes,
+            left_bytes,
+            since: now,
+            left_then: left_bytes,
+        });
+        if left_bytes > joining.left_bytes || total_bytes != joining.total_bytes {
+            *joining = Joining {
+                total_bytes,
+                left_bytes,
+                since: now,
+                left_then: left_bytes,
+            };
+        }
+        joining.left_bytes = left_bytes;
+    }
+
     pub(super) fn start_copying(&mut self, context: &mut Context<'_, R>, from: NodeId) {
         let total_bytes = self.todo.as_ref().map_or(0, RegionMap::dirty_bytes);
         context.outputs.events.push((
@@ -165,6 +218,7 @@ impl<R> Mirror<R> {
     }
 
     fn send_question(&mut self, context: &mut Context<'_, R>, id: u64) {
+        let left_bytes = self.todo.as_ref().map_or(0, RegionMap::dirty_bytes);
         let Some(target) = &mut self.target else {
             return;
         };
@@ -176,6 +230,8 @@ impl<R> Mirror<R> {
             id,
             range: question.range,
             hashes: question.hashes.clone(),
+            left_bytes,
+            total_bytes: target.total_bytes,
         };
         let frame = OutgoingFrame {
             to: target.from,
@@ -216,7 +272,13 @@ impl<R> Mirror<R> {
         body: &Bytes,
     ) -> Result<(), Malformed> {
         match copying {
-            Copying::Want { id, range, hashes } => {
+            Copying::Want {
+                id,
+                range,
+                hashes,
+                left_bytes,
+                total_bytes,
+            } => {
                 if range.count == 0
                     || range.count > COPY_BLOCKS_MAX
                     || !range.fits(self.blocks)
@@ -227,6 +289,7 @@ impl<R> Mirror<R> {
                         hashes.len()
                     )));
                 }
+                self.note_joining(context.now, from, left_bytes, total_bytes);
                 let answering = self
                     .store_works
                     .values()

@@ -95,6 +95,7 @@ impl<R> Recovering<R> {
             todo,
             target: None,
             moved_bytes: 0,
+            joiners: BTreeMap::new(),
             store_works: BTreeMap::new(),
             next_number: 0,
             requests: BTreeMap::new(),
