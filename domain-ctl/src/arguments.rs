@@ -1,7 +1,7 @@
 //! The command line's grammar.
 
-use crate::size;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use isthmus_api::size;
 use std::time::Duration;
 
 /// Where quickstart's nodes have their admin API.

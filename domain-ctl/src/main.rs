@@ -10,7 +10,6 @@ mod client;
 mod commands;
 mod failure;
 mod output;
-mod size;
 mod table;
 mod timestamp;
 

@@ -4,7 +4,8 @@ use crate::arguments::{Format, OnPeerLoss, Selection};
 use crate::client::{Client, segment};
 use crate::commands::NOTHING_FOUND;
 use crate::failure::Failure;
-use crate::{output, size, table, timestamp};
+use crate::{output, table, timestamp};
+use isthmus_api::size;
 use isthmus_api::{
     ApiError, CreateVolume, Durability, Replica, ReplicaState, Volume, VolumeCreated,
     VolumeDeleted, VolumeList,

@@ -9,6 +9,7 @@ pub mod domains;
 pub mod error;
 pub mod nodes;
 pub mod observed;
+pub mod size;
 pub mod status;
 pub mod volumes;
 

@@ -41,6 +41,7 @@ pub fn parse(text: &str) -> Result<u64, String> {
 }
 
 /// Bytes in the largest unit that keeps three figures: `1.0 GiB`, `312 MiB`.
+#[must_use]
 pub fn format(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     if bytes < 1024 {

@@ -1,0 +1,87 @@
+//! What clients send: request ids and JSON bodies, checked before anything is done.
+
+use crate::api::errors::HttpError;
+use axum::http::{HeaderMap, StatusCode, header};
+use isthmus_api::{ApiError, REQUEST_ID_HEADER};
+use isthmus_catalog::RequestId;
+use serde::de::DeserializeOwned;
+
+/// Bytes of a body at most: the largest request is a volume with a name of 63 bytes.
+pub const BODY_BYTES_MAX: usize = 64 << 10;
+
+/// The id that the client gave its request, if any.
+///
+/// # Errors
+/// 400 when the header is there and is no request id.
+pub fn request_id(headers: &HeaderMap) -> Result<Option<RequestId>, HttpError> {
+    let Some(value) = headers.get(REQUEST_ID_HEADER) else {
+        return Ok(None);
+    };
+    let parsed = value.to_str().ok().and_then(|text| {
+        let (client, number) = text.split_once('-')?;
+        let plain = client.len() == 16
+            && number.len() <= 20
+            && text
+                .bytes()
+                .all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
+        let client = plain
+            .then(|| u64::from_str_radix(client, 16).ok())
+            .flatten()?;
+        Some(RequestId {
+            client,
+            number: number.parse().ok()?,
+        })
+    });
+    parsed.map(Some).ok_or_else(|| {
+        HttpError::field(
+            &format!("header {REQUEST_ID_HEADER}"),
+            "write 16 hex digits, '-' and a decimal number",
+        )
+    })
+}
+
+/// The body as a value of `T`.
+///
+/// # Errors
+/// 415 when it does not say that it is JSON (which also keeps web pages of other origins out), 400 when it is not a `T`.
+pub fn body<T: DeserializeOwned>(headers: &HeaderMap, bytes: &[u8]) -> Result<T, HttpError> {
+    let kind = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    if kind.split(';').next().map(str::trim) != Some("application/json") {
+        let error = ApiError::new("the body is not said to be JSON")
+            .next("send the header content-type: application/json");
+        return Err(HttpError {
+            status: StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            error,
+        });
+    }
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let value: T = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let path = error.path().to_string();
+        let field = if path == "." { "body".to_owned() } else { path };
+        HttpError::field(&field, error.into_inner().to_string())
+    })?;
+    json.end()
+        .map_err(|error| HttpError::field("body", error.to_string()))?;
+    Ok(value)
+}
+
+/// Text for the audit trail.
+///
+/// # Errors
+/// 400 when it is too long.
+pub fn reason(text: &str) -> Result<String, HttpError> {
+    const REASON_BYTES_MAX: usize = isthmus_catalog::Catalog::TEXT_BYTES_MAX;
+    if text.len() > REASON_BYTES_MAX {
+        return Err(HttpError::field(
+            "reason",
+            format!(
+                "it has {} bytes, at most {REASON_BYTES_MAX} are kept",
+                text.len()
+            ),
+        ));
+    }
+    Ok(text.to_owned())
+}

@@ -1,0 +1,95 @@
+//! Handlers that change nothing.
+
+use crate::api::access::{ClusterAccess, now_ms};
+use crate::api::errors::HttpError;
+use crate::api::facts::Facts;
+use crate::api::routes::Api;
+use crate::api::{domains, nodes, verdict, volumes};
+use axum::Json;
+use axum::extract::{Path, State};
+use isthmus_api::{
+    ClusterDomainUpdateList, ClusterDomainsStatus, NodeList, NodeRuntime, Observed, Status, Volume,
+    VolumeList,
+};
+use serde::Serialize;
+use std::sync::Arc;
+
+/// What can be known now: confirmed where a majority answers, else what this node knows.
+pub async fn facts<A: ClusterAccess>(cluster: &A) -> Facts {
+    let (confirmed, observations) = tokio::join!(cluster.confirmed(), cluster.observe());
+    let (catalog, confirmed) = match confirmed {
+        Ok(catalog) => (catalog, true),
+        Err(_) => (cluster.local(), false),
+    };
+    Facts {
+        catalog,
+        confirmed,
+        observations,
+        kvdb: cluster.kvdb(),
+        this_node: cluster.this_node(),
+        now_ms: now_ms(),
+    }
+}
+
+/// GET /v1/clusterdomains
+pub async fn cluster_domains<A: ClusterAccess>(
+    State(api): State<Arc<Api<A>>>,
+) -> Json<ClusterDomainsStatus> {
+    Json(domains::status(&facts(api.cluster.as_ref()).await))
+}
+
+/// GET /v1/clusterdomainupdates
+pub async fn cluster_domain_updates<A: ClusterAccess>(
+    State(api): State<Arc<Api<A>>>,
+) -> Json<ClusterDomainUpdateList> {
+    Json(domains::updates(&facts(api.cluster.as_ref()).await))
+}
+
+/// GET /v1/volumes
+pub async fn volume_list<A: ClusterAccess>(State(api): State<Arc<Api<A>>>) -> Json<VolumeList> {
+    Json(volumes::list(&facts(api.cluster.as_ref()).await))
+}
+
+/// A volume with its freshness.
+#[derive(Serialize)]
+pub struct ObservedVolume {
+    #[serde(flatten)]
+    volume: Volume,
+    observed: Observed,
+}
+
+/// GET /v1/volumes/{name}
+pub async fn volume<A: ClusterAccess>(
+    State(api): State<Arc<Api<A>>>,
+    Path(name): Path<String>,
+) -> Result<Json<ObservedVolume>, HttpError> {
+    let facts = facts(api.cluster.as_ref()).await;
+    let found = facts
+        .catalog
+        .volumes
+        .iter()
+        .find(|(_, record)| record.name == name);
+    let Some((id, record)) = found else {
+        return Err(HttpError::not_found(format!("volume {name} not found")));
+    };
+    let volume = volumes::volume(&facts, *id, record);
+    Ok(Json(ObservedVolume {
+        volume,
+        observed: facts.observed(),
+    }))
+}
+
+/// GET /v1/nodes
+pub async fn node_list<A: ClusterAccess>(State(api): State<Arc<Api<A>>>) -> Json<NodeList> {
+    Json(nodes::list(&facts(api.cluster.as_ref()).await))
+}
+
+/// GET /v1/node
+pub async fn node<A: ClusterAccess>(State(api): State<Arc<Api<A>>>) -> Json<NodeRuntime> {
+    Json(api.cluster.own_runtime().await)
+}
+
+/// GET /v1/status
+pub async fn status<A: ClusterAccess>(State(api): State<Arc<Api<A>>>) -> Json<Status> {
+    Json(verdict::status(&facts(api.cluster.as_ref()).await))
+}

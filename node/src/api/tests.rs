@@ -1,0 +1,581 @@
+//! The routes over a catalog in memory.
+
+use crate::api::access::{ClusterAccess, Observation, Observations, Unavailable};
+use crate::api::routes::{OPENAPI, router};
+use axum::body::{Body, to_bytes};
+use axum::http::{Method, Request, StatusCode};
+use isthmus_api::{KvdbView, NodeRuntime, ReplicaProgress, VolumeRole, VolumeRuntime};
+use isthmus_catalog::{
+    Answer, Catalog, Cause, Command, DomainRecord, DomainRole, DomainState, NodeRecord, RequestId,
+};
+use isthmus_engine::{DomainId, Incarnation, NodeId, ReplicaId, VolumeId};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use tower::ServiceExt;
+
+/// Two data nodes and a witness; all answer unless said otherwise.
+pub struct Memory {
+    pub catalog: Mutex<Catalog>,
+    pub observations: Mutex<Observations>,
+    quorum: Mutex<bool>,
+}
+
+pub const NODES: [(u32, &str, &str); 3] = [
+    (1, "a1", "site-a"),
+    (2, "b1", "site-b"),
+    (3, "w1", "witness"),
+];
+
+pub fn runtime(node: u32) -> NodeRuntime {
+    NodeRuntime {
+        node,
+        name: NODES[node as usize - 1].1.to_owned(),
+        version: "0".to_owned(),
+        incarnation: "1".to_owned(),
+        starts: 1,
+        uptime_seconds: 1,
+        observed_at_ms: 1,
+        kvdb: KvdbView::default(),
+        acted_on_revision: u64::MAX,
+        volumes: Vec::new(),
+        updates_waiting: Vec::new(),
+    }
+}
+
+pub fn heard(runtime: NodeRuntime) -> Observation {
+    Observation {
+        runtime: Some(runtime),
+        heard_at_ms: Some(1),
+        answers: true,
+        ..Observation::default()
+    }
+}
+
+pub fn apply(catalog: &mut Catalog, number: u64, command: Command) -> Answer {
+    let cause = Cause {
+        who: "test".to_owned(),
+        why: String::new(),
+        at_ms: 1_000,
+    };
+    catalog.apply(&isthmus_catalog::Request {
+        id: RequestId { client: 1, number },
+        cause,
+        command,
+    })
+}
+
+/// A formed cluster whose nodes have registered.
+pub fn formed() -> Catalog {
+    let mut catalog = Catalog::default();
+    let domains = NODES.map(|(id, _, domain)| {
+        let role = if id == 3 {
+            DomainRole::Witness
+        } else {
+            DomainRole::Data
+        };
+        let record = DomainRecord {
+            name: domain.to_owned(),
+            role,
+            state: DomainState::Active,
+            since_ms: 1_000,
+            created_ms: 1_000,
+        };
+        (DomainId(id), record)
+    });
+    let nodes = NODES.map(|(id, name, _)| {
+        let record = NodeRecord {
+            name: name.to_owned(),
+            domain: DomainId(id),
+            peer_address: format!("127.0.0.1:{}", 9539 + id),
+            api_address: format!("127.0.0.1:{}", 9439 + id),
+            nbd_address: (id != 3).then(|| format!("127.0.0.1:{}", 10808 + id)),
+            incarnation: None,
+            starts: 0,
+        };
+        (NodeId(id), record)
+    });
+    let form = Command::Form {
+        cluster_name: "test".to_owned(),
+        cluster_id: 7,
+        domains: domains.to_vec(),
+        nodes: nodes.to_vec(),
+    };
+    assert_eq!(apply(&mut catalog, 1, form), Answer::Done);
+    for (id, ..) in NODES {
+        let started = Command::NodeStarted {
+            node: NodeId(id),
+            incarnation: Incarnation(u64::from(id)),
+            starts: 1,
+        };
+        assert!(!matches!(
+            apply(&mut catalog, 1 + u64::from(id), started),
+            Answer::Refused(_)
+        ));
+    }
+    catalog
+}
+
+impl Memory {
+    fn new() -> Arc<Memory> {
+        let observations = NODES.map(|(id, ..)| (NodeId(id), heard(runtime(id))));
+        Arc::new(Memory {
+            catalog: Mutex::new(formed()),
+            observations: Mutex::new(observations.into()),
+            quorum: Mutex::new(true),
+        })
+    }
+
+    fn silence(&self, node: u32) {
+        self.observations
+            .lock()
+            .get_mut(&NodeId(node))
+            .unwrap()
+            .answers = false;
+    }
+}
+
+impl ClusterAccess for Memory {
+    async fn propose(
+        &self,
+        id: RequestId,
+        cause: Cause,
+        command: Command,
+    ) -> Result<Answer, Unavailable> {
+        self.confirmed().await?;
+        Ok(self
+            .catalog
+            .lock()
+            .apply(&isthmus_catalog::Request { id, cause, command }))
+    }
+
+    async fn confirmed(&self) -> Result<Arc<Catalog>, Unavailable> {
+        if *self.quorum.lock() {
+            Ok(self.local())
+        } else {
+            Err(Unavailable("no majority".to_owned()))
+        }
+    }
+
+    fn local(&self) -> Arc<Catalog> {
+        Arc::new(self.catalog.lock().clone())
+    }
+
+    fn kvdb(&self) -> KvdbView {
+        KvdbView {
+            leader: Some(1),
+            term: 1,
+            voters: vec![1, 2, 3],
+            revision: self.catalog.lock().revision,
+        }
+    }
+
+    async fn observe(&self) -> Observations {
+        self.observations.lock().clone()
+    }
+
+    async fn own_runtime(&self) -> NodeRuntime {
+        runtime(1)
+    }
+
+    fn this_node(&self) -> NodeId {
+        NodeId(1)
+    }
+}
+
+async fn send(memory: &Arc<Memory>, request: Request<Body>) -> (StatusCode, Value) {
+    let response = router(Arc::clone(memory), 99)
+        .oneshot(request)
+        .await
+        .unwrap();
+    let status = response.status();
+    let bytes = to_bytes(response.into_body(), 1 << 20).await.unwrap();
+    (
+        status,
+        serde_json::from_slice(&bytes).unwrap_or(Value::Null),
+    )
+}
+
+async fn get(memory: &Arc<Memory>, path: &str) -> (StatusCode, Value) {
+    let request = Request::get(path)
+        .header("host", "127.0.0.1:9440")
+        .body(Body::empty())
+        .unwrap();
+    send(memory, request).await
+}
+
+async fn post(memory: &Arc<Memory>, path: &str, id: &str, body: Value) -> (StatusCode, Value) {
+    let request = Request::post(path)
+        .header("host", "localhost:9440")
+        .header("content-type", "application/json")
+        .header("isthmus-request-id", id)
+        .body(Body::from(body.to_string()))
+        .unwrap();
+    send(memory, request).await
+}
+
+fn id(number: u32) -> String {
+    format!("00000000000000aa-{number}")
+}
+
+async fn with_volume() -> Arc<Memory> {
+    let memory = Memory::new();
+    let (status, made) = post(
+        &memory,
+        "/v1/volumes",
+        &id(1),
+        json!({"name": "demo", "bytes": 1 << 30}),
+    )
+    .await;
+    assert_eq!(
+        (status, &made["name"]),
+        (StatusCode::CREATED, &json!("demo")),
+        "{made}"
+    );
+    memory
+}
+
+#[tokio::test]
+async fn a_repeated_creation_is_applied_once() {
+    let memory = with_volume().await;
+    let wanted = json!({"name": "demo", "bytes": 1 << 30});
+    assert_eq!(
+        post(&memory, "/v1/volumes", &id(1), wanted.clone()).await.0,
+        StatusCode::CREATED
+    );
+    assert_eq!(memory.catalog.lock().volumes.len(), 1);
+    let (status, error) = post(&memory, "/v1/volumes", &id(2), wanted).await;
+    assert_eq!(status, StatusCode::CONFLICT, "{error}");
+}
+
+#[tokio::test]
+async fn a_repeated_deletion_is_still_a_success() {
+    let memory = with_volume().await;
+    let delete = |number| {
+        let request = Request::delete("/v1/volumes/demo")
+            .header("host", "[::1]")
+            .header("isthmus-request-id", id(number));
+        request.body(Body::empty()).unwrap()
+    };
+    assert_eq!(send(&memory, delete(2)).await.0, StatusCode::OK);
+    assert_eq!(send(&memory, delete(2)).await.0, StatusCode::OK);
+    assert_eq!(send(&memory, delete(3)).await.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn wrong_input_is_refused_with_the_name_of_its_field() {
+    let memory = Memory::new();
+    for (body, field) in [
+        (json!({"name": "UPPER", "bytes": 4096}), "name"),
+        (json!({"name": "demo", "bytes": 1000}), "bytes"),
+        (json!({"name": "demo", "bytes": "big"}), "bytes"),
+        (
+            json!({"name": "demo", "bytes": 4096, "block_bytes": 1024}),
+            "block_bytes",
+        ),
+        (json!({"name": "demo", "bytes": 4096, "sise": 1}), "sise"),
+        (
+            json!({"name": "demo", "bytes": 4096, "preferred_domain": "witness"}),
+            "preferred_domain",
+        ),
+    ] {
+        let (status, error) = post(&memory, "/v1/volumes", &id(1), body).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST);
+        assert!(
+            error["error"].as_str().unwrap().starts_with(field),
+            "{error}"
+        );
+    }
+    let (status, error) = post(
+        &memory,
+        "/v1/volumes",
+        "nonsense",
+        json!({"name": "demo", "bytes": 4096}),
+    )
+    .await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "{error}");
+    assert!(memory.catalog.lock().volumes.is_empty());
+}
+
+#[tokio::test]
+async fn what_a_web_page_could_send_is_refused() {
+    let memory = with_volume().await;
+    let rebound = Request::get("/v1/status")
+        .header("host", "evil.example:9440")
+        .body(Body::empty())
+        .unwrap();
+    assert_eq!(send(&memory, rebound).await.0, StatusCode::FORBIDDEN);
+    let simple = Request::post("/v1/clusterdomains/site-a/deactivate")
+        .header("host", "127.0.0.1")
+        .body(Body::from("{}"))
+        .unwrap();
+    assert_eq!(
+        send(&memory, simple).await.0,
+        StatusCode::UNSUPPORTED_MEDIA_TYPE
+    );
+    let long = post(
+        &memory,
+        "/v1/volumes",
+        &id(5),
+        json!({"name": "x".repeat(100_000)}),
+    )
+    .await;
+    assert_eq!(long.0, StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+#[tokio::test]
+async fn unknown_things_are_not_found() {
+    let memory = Memory::new();
+    let (status, error) = post(
+        &memory,
+        "/v1/clusterdomains/nowhere/activate",
+        &id(1),
+        json!({}),
+    )
+    .await;
+    assert_eq!(
+        (status, &error["error"]),
+        (
+            StatusCode::NOT_FOUND,
+            &json!("provided cluster domain nowhere not found")
+        )
+    );
+    assert_eq!(
+        get(&memory, "/v1/volumes/none").await.0,
+        StatusCode::NOT_FOUND
+    );
+    assert_eq!(get(&memory, "/v2").await.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn without_quorum_reads_say_so_and_changes_are_refused_with_what_to_do() {
+    let memory = with_volume().await;
+    *memory.quorum.lock() = false;
+    let (status, error) = post(
+        &memory,
+        "/v1/clusterdomains/site-a/deactivate",
+        &id(2),
+        json!({}),
+    )
+    .await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(
+        error["next"]
+            .as_str()
+            .unwrap()
+            .contains("domain-ctl status"),
+        "{error}"
+    );
+    let (status, list) = get(&memory, "/v1/volumes").await;
+    assert_eq!(
+        (status, &list["observed"]["confirmed"]),
+        (StatusCode::OK, &json!(false))
+    );
+    assert_eq!(list["items"][0]["sync_status"], json!("SyncStatusUnknown"));
+    let (_, verdict) = get(&memory, "/v1/status").await;
+    assert_eq!(verdict["site_loss"][0]["zero_data_loss"], json!(false));
+}
+
+#[tokio::test]
+async fn a_deactivation_takes_its_replicas_out_and_a_second_one_is_refused() {
+    let memory = with_volume().await;
+    let path = "/v1/clusterdomains/site-a/deactivate";
+    let (status, dry) = post(&memory, path, &id(2), json!({"dry_run": true})).await;
+    assert_eq!(
+        (status, &dry["refusal"], &dry["update"]),
+        (StatusCode::OK, &json!(""), &Value::Null),
+        "{dry}"
+    );
+    let (status, begun) = post(&memory, path, &id(3), json!({"reason": "test"})).await;
+    assert_eq!(status, StatusCode::ACCEPTED, "{begun}");
+    let (status, again) = post(&memory, path, &id(4), json!({})).await;
+    assert_eq!(
+        (status, &again["update"]),
+        (StatusCode::OK, &begun["update"])
+    );
+    let (_, updates) = get(&memory, "/v1/clusterdomainupdates").await;
+    assert_eq!(updates["items"][0]["status"], json!("InProgress"));
+    let (_, domains) = get(&memory, "/v1/clusterdomains").await;
+    assert_eq!(domains["domains"][0]["sync_status"], json!("NotInSync"));
+    assert_eq!(domains["domains"][1]["sync_status"], json!("InSync"));
+    let (status, error) = post(
+        &memory,
+        "/v1/clusterdomains/site-b/deactivate",
+        &id(5),
+        json!({}),
+    )
+    .await;
+    assert_eq!(status, StatusCode::CONFLICT, "{error}");
+}
+
+#[tokio::test]
+async fn a_deactivation_that_would_lose_writes_is_refused_unless_the_loss_is_accepted() {
+    let memory = with_volume().await;
+    memory.silence(2);
+    let path = "/v1/clusterdomains/site-a/deactivate";
+    let (status, error) = post(&memory, path, &id(2), json!({})).await;
+    assert_eq!(status, StatusCode::CONFLICT);
+    assert!(error["error"].as_str().unwrap().contains("demo"), "{error}");
+    let (_, dry) = post(&memory, path, &id(3), json!({"dry_run": true})).await;
+    assert!(
+        dry["refusal"]
+            .as_str()
+            .unwrap()
+            .contains("--accept-data-loss"),
+        "{dry}"
+    );
+    let (status, _) = post(&memory, path, &id(4), json!({"accept_data_loss": true})).await;
+    assert_eq!(status, StatusCode::ACCEPTED);
+}
+
+#[tokio::test]
+async fn the_verdict_says_no_when_a_site_holds_the_only_replica_that_answers() {
+    let memory = with_volume().await;
+    let (_, status) = get(&memory, "/v1/status").await;
+    assert!(
+        status["site_loss"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|site| site["zero_data_loss"] == json!(true)),
+        "{status}"
+    );
+    assert_eq!(status["kvdb"]["quorum_margin"], json!(1));
+    memory.silence(2);
+    let (_, status) = get(&memory, "/v1/status").await;
+    assert_eq!(
+        status["site_loss"][0]["zero_data_loss"],
+        json!(false),
+        "{status}"
+    );
+    assert_eq!(
+        status["site_loss"][1]["zero_data_loss"],
+        json!(true),
+        "{status}"
+    );
+    assert_eq!(status["kvdb"]["quorum_margin"], json!(0));
+    assert_eq!(status["nodes_silent"], json!(["b1"]));
+}
+
+#[tokio::test]
+async fn a_resync_shows_its_progress_as_the_primary_tells_it() {
+    let memory = with_volume().await;
+    let volume = *memory.catalog.lock().volumes.keys().next().unwrap();
+    let a1 = ReplicaId {
+        node: NodeId(1),
+        incarnation: Incarnation(1),
+    };
+    let b1 = ReplicaId {
+        node: NodeId(2),
+        incarnation: Incarnation(2),
+    };
+    lose_b1(&mut memory.catalog.lock(), volume, a1, b1);
+    let mut said = runtime(1);
+    let absent = ReplicaProgress {
+        node: 2,
+        resyncing: true,
+        dirty_bytes: 400,
+        done_bytes: 100,
+        total_bytes: 400,
+        bytes_per_second: 50,
+        since_ms: Some(5),
+    };
+    said.volumes.push(VolumeRuntime {
+        volume: volume.0,
+        epoch: (0, 2),
+        role: VolumeRole::Primary,
+        may_serve: true,
+        committed_seq: 1,
+        clients: 1,
+        absent: vec![absent],
+        reason: String::new(),
+    });
+    memory.observations.lock().insert(NodeId(1), heard(said));
+    let (_, shown) = get(&memory, "/v1/volumes/demo").await;
+    assert_eq!(
+        (&shown["service"], &shown["sync_status"]),
+        (&json!("Serving"), &json!("SyncInProgress")),
+        "{shown}"
+    );
+    assert_eq!(shown["replicas"][1]["seconds_left"], json!(6), "{shown}");
+    memory.silence(1);
+    let (_, shown) = get(&memory, "/v1/volumes/demo").await;
+    assert_eq!(
+        (&shown["service"], &shown["replicas"][1]["state"]),
+        (&json!("Unknown"), &json!("Unknown")),
+        "{shown}"
+    );
+}
+
+/// a1 becomes primary, serves, and goes on without b1.
+pub fn lose_b1(catalog: &mut Catalog, volume: VolumeId, a1: ReplicaId, b1: ReplicaId) {
+    let expected = catalog.volumes[&volume].epoch;
+    apply(
+        catalog,
+        100,
+        Command::Promote {
+            volume,
+            expected,
+            candidate: a1,
+        },
+    );
+    let epoch = catalog.volumes[&volume].epoch;
+    apply(
+        catalog,
+        101,
+        Command::Opened {
+            volume,
+            epoch,
+            primary: a1,
+        },
+    );
+    let answer = apply(
+        catalog,
+        102,
+        Command::Shrink {
+            volume,
+            epoch,
+            primary: a1,
+            leaving: [b1].into(),
+        },
+    );
+    assert!(!matches!(answer, Answer::Refused(_)), "{answer:?}");
+}
+
+#[tokio::test]
+async fn the_description_names_exactly_the_routes_that_are_there() {
+    let memory = Memory::new();
+    let document: Value = serde_json::from_str(OPENAPI).unwrap();
+    let paths = document["paths"].as_object().unwrap();
+    assert_eq!(paths.len(), 10);
+    for (path, operations) in paths {
+        let real = path.replace("{name}", "demo");
+        for method in [
+            Method::GET,
+            Method::POST,
+            Method::PUT,
+            Method::DELETE,
+            Method::PATCH,
+        ] {
+            let described = operations.get(method.as_str().to_lowercase()).is_some();
+            let request = Request::builder()
+                .method(&method)
+                .uri(&real)
+                .header("host", "127.0.0.1")
+                .body(Body::empty())
+                .unwrap();
+            let status = send(&memory, request).await.0;
+            assert_eq!(
+                status != StatusCode::METHOD_NOT_ALLOWED,
+                described,
+                "{method} {path}: {status}"
+            );
+        }
+        let unknown = format!("there is no {real} in this API");
+        assert_ne!(
+            get(&memory, &real).await.1["error"],
+            json!(unknown),
+            "{path}"
+        );
+    }
+}

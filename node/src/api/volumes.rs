@@ -1,0 +1,195 @@
+//! Volumes as the API shows them.
+
+use crate::api::facts::Facts;
+use crate::api::replicas;
+use isthmus_api::{
+    Durability, OnPeerLoss, ServiceState, SyncStatus, Volume, VolumeList, VolumeRole,
+};
+use isthmus_catalog::VolumeRecord;
+use isthmus_engine::VolumeId;
+
+/// All volumes in the order of their names.
+pub fn list(facts: &Facts) -> VolumeList {
+    let mut items: Vec<Volume> = facts
+        .catalog
+        .volumes
+        .iter()
+        .map(|(id, record)| volume(facts, *id, record))
+        .collect();
+    items.sort_by(|left, right| left.name.cmp(&right.name));
+    VolumeList {
+        items,
+        observed: facts.observed(),
+    }
+}
+
+/// One volume.
+pub fn volume(facts: &Facts, id: VolumeId, record: &VolumeRecord) -> Volume {
+    let replicas: Vec<_> = record
+        .replicas
+        .iter()
+        .map(|node| replicas::replica(facts, id, record, *node))
+        .collect();
+    let sync_status = replicas::summary(
+        replicas
+            .iter()
+            .map(|replica| replicas::sync_status(&replica.state)),
+    );
+    let (service, reason, next) = service(facts, id, record);
+    let (sync_reason, sync_next) = lack(facts, record, sync_status);
+    Volume {
+        name: record.name.clone(),
+        id: id.0,
+        bytes: record.bytes,
+        block_bytes: record.block_bytes,
+        created_ms: record.created_ms,
+        on_peer_loss: match record.policy.on_peer_loss {
+            isthmus_catalog::OnPeerLoss::Degrade => OnPeerLoss::Degrade,
+            isthmus_catalog::OnPeerLoss::Suspend => OnPeerLoss::Suspend,
+        },
+        durability: match record.policy.durability {
+            isthmus_catalog::Durability::Acknowledged => Durability::Acknowledged,
+            isthmus_catalog::Durability::Flush => Durability::Flush,
+        },
+        preferred_domain: record
+            .policy
+            .preferred_domain
+            .map(|domain| facts.domain_name(domain)),
+        epoch: record.epoch.to_string(),
+        service,
+        sync_status,
+        primary: record.primary.map(|primary| facts.node_name(primary.node)),
+        in_sync: record
+            .in_sync
+            .iter()
+            .map(|replica| facts.node_name(replica.node))
+            .collect(),
+        replicas,
+        unprotected_since_ms: record.unprotected_since_ms,
+        nbd: addresses(facts, record),
+        reason: joined(reason, sync_reason),
+        next: joined(next, sync_next),
+    }
+}
+
+fn joined(first: String, second: String) -> String {
+    match (first.is_empty(), second.is_empty()) {
+        (true, _) => second,
+        (_, true) => first,
+        (false, false) => format!("{first}; {second}"),
+    }
+}
+
+/// Whether the volume's clients are answered, why not, and what to do.
+fn service(facts: &Facts, id: VolumeId, record: &VolumeRecord) -> (ServiceState, String, String) {
+    let Some(primary) = record.primary else {
+        return (ServiceState::Idle, String::new(), String::new());
+    };
+    let node = facts.node_name(primary.node);
+    let Some(runtime) = facts.runtime(primary.node, id) else {
+        let domain = facts
+            .catalog
+            .nodes
+            .get(&primary.node)
+            .map(|node| facts.domain_name(node.domain));
+        let next = domain.map_or_else(String::new, |domain| {
+            format!("if that site is lost: domain-ctl deactivate clusterdomain {domain} --wait; else start its node")
+        });
+        return (
+            ServiceState::Unknown,
+            format!("the primary's node {node} does not answer"),
+            next,
+        );
+    };
+    let said = runtime.reason.clone();
+    match runtime.role {
+        VolumeRole::Primary => (ServiceState::Serving, said, String::new()),
+        VolumeRole::Idle | VolumeRole::Secondary | VolumeRole::Opening => {
+            let reason = if said.is_empty() {
+                format!("{node} makes the replicas agree before it serves")
+            } else {
+                said
+            };
+            (ServiceState::Opening, reason, String::new())
+        }
+        VolumeRole::Frozen => {
+            let silent: Vec<String> = record
+                .in_sync
+                .iter()
+                .filter(|replica| !facts.answers(replica.node))
+                .map(|replica| facts.node_name(replica.node))
+                .collect();
+            let reason = if said.is_empty() {
+                "I/O waits".to_owned()
+            } else {
+                said
+            };
+            let next = if silent.is_empty() {
+                String::new()
+            } else {
+                unfreeze(facts, record, &silent)
+            };
+            (ServiceState::Frozen, reason, next)
+        }
+        VolumeRole::Stopped => (
+            ServiceState::Stopped,
+            said,
+            format!("look at the log of {node}; another in-sync replica may take over"),
+        ),
+    }
+}
+
+fn unfreeze(facts: &Facts, record: &VolumeRecord, silent: &[String]) -> String {
+    let domains: Vec<String> = record
+        .in_sync
+        .iter()
+        .filter(|replica| !facts.answers(replica.node))
+        .filter_map(|replica| facts.catalog.nodes.get(&replica.node))
+        .map(|node| facts.domain_name(node.domain))
+        .collect();
+    format!(
+        "start {}, or if that site is lost: domain-ctl deactivate clusterdomain {} --wait",
+        silent.join(" and "),
+        domains.first().map_or("DOMAIN", String::as_str)
+    )
+}
+
+/// What the in-sync set lacks, and what brings it back.
+fn lack(facts: &Facts, record: &VolumeRecord, status: SyncStatus) -> (String, String) {
+    let inactive: Vec<String> = record
+        .replicas
+        .iter()
+        .filter(|node| !facts.in_active_domain(**node))
+        .filter_map(|node| facts.catalog.nodes.get(node))
+        .map(|node| facts.domain_name(node.domain))
+        .collect();
+    match status {
+        SyncStatus::InSync | SyncStatus::SyncInProgress => (String::new(), String::new()),
+        SyncStatus::NotInSync if !inactive.is_empty() => (
+            format!("it has no in-sync replica in {}", inactive.join(", ")),
+            format!(
+                "when that site is back: domain-ctl activate clusterdomain {} --wait",
+                inactive[0]
+            ),
+        ),
+        SyncStatus::NotInSync => (
+            "a replica lacks acknowledged writes".to_owned(),
+            "start its node; it is brought back by itself".to_owned(),
+        ),
+        SyncStatus::SyncStatusUnknown if !facts.confirmed => (
+            "no majority of kvdb's voters confirms its in-sync set".to_owned(),
+            "start the nodes that do not answer: domain-ctl get nodes".to_owned(),
+        ),
+        SyncStatus::SyncStatusUnknown => (String::new(), String::new()),
+    }
+}
+
+/// Where a client may open the volume now: at its primary, or while there is none at any in-sync replica.
+fn addresses(facts: &Facts, record: &VolumeRecord) -> Vec<String> {
+    let nodes = record.in_sync.iter().map(|replica| replica.node);
+    let open = nodes.filter(|node| record.primary.is_none_or(|primary| primary.node == *node));
+    open.filter(|node| facts.in_active_domain(*node))
+        .filter_map(|node| facts.catalog.nodes.get(&node)?.nbd_address.as_ref())
+        .map(|address| format!("nbd://{address}/{}", record.name))
+        .collect()
+}

@@ -1,0 +1,291 @@
+//! A node's configuration file: what it must hold, and what is wrong with it.
+//!
+//! The file says who the node is, where it listens, where its data are, and who the members of the cluster are. Paths are
+//! relative to the file. Unknown keys are errors: a mistyped bound must not be passed over.
+
+mod check;
+
+#[cfg(test)]
+mod tests;
+
+use isthmus_engine::{DomainId, NodeId};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Bytes of a configuration file at most.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// A node's configuration, as the file has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The node's name: one of the members'.
+    pub node: String,
+    /// Where its data are; relative to the file.
+    pub data_dir: PathBuf,
+    /// Whether this node forms the cluster when it is started for the first time. True on exactly one node.
+    #[serde(default)]
+    pub bootstrap: bool,
+    /// The cluster.
+    pub cluster: Cluster,
+    /// Where the node listens.
+    pub listen: Listen,
+    /// How it proves who it is.
+    pub tls: Tls,
+    /// How long things may take.
+    #[serde(default)]
+    pub timing: Timing,
+    /// The volumes' journal.
+    #[serde(default)]
+    pub journal: Journal,
+    /// The cluster domains.
+    #[serde(rename = "domain", default)]
+    pub domains: Vec<Domain>,
+    /// The nodes of the cluster, this one too.
+    #[serde(rename = "member", default)]
+    pub members: Vec<Member>,
+}
+
+/// Which cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cluster {
+    /// Its name, for people.
+    pub name: String,
+    /// Its random id, never 0.
+    pub id: ClusterId,
+}
+
+/// A cluster's random id, written as 16 hex digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ClusterId(pub u64);
+
+impl TryFrom<String> for ClusterId {
+    type Error = String;
+    fn try_from(text: String) -> Result<ClusterId, String> {
+        let plain = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let id = plain
+            .then(|| u64::from_str_radix(&text, 16).ok())
+            .flatten()
+            .filter(|id| *id != 0);
+        id.map(ClusterId)
+            .ok_or_else(|| format!("'{text}' is no cluster id: write 16 hex digits, not all 0"))
+    }
+}
+
+impl From<ClusterId> for String {
+    fn from(id: ClusterId) -> String {
+        id.to_string()
+    }
+}
+
+impl fmt::Display for ClusterId {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{:016x}", self.0)
+    }
+}
+
+/// Where a node listens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listen {
+    /// For other nodes (QUIC, UDP).
+    pub peer: SocketAddr,
+    /// For the admin API (plain HTTP): a loopback address.
+    pub api: SocketAddr,
+    /// For NBD clients; none on a witness.
+    pub nbd: Option<SocketAddr>,
+}
+
+/// PEM files; relative to the configuration file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// The cluster's certificate authority.
+    pub authority: PathBuf,
+    /// The node's certificate.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+/// How long things may take, in milliseconds. The same on all nodes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Timing {
+    /// For how long a replica promises its primary not to take a higher epoch: 500 to 60,000.
+    pub lease_ms: u64,
+    /// For how long a replica may be silent before its loss is acted on: 100 to 60,000.
+    pub replica_timeout_ms: u64,
+    /// How often kvdb's leader says that it is there: 10 to 10,000.
+    pub heartbeat_ms: u64,
+    /// The shortest silence of the leader after which a voter stands for election (the longest is twice this): at least
+    /// three heartbeats, and less than half a lease.
+    pub election_timeout_ms: u64,
+}
+
+impl Default for Timing {
+    fn default() -> Timing {
+        Timing {
+            lease_ms: 3000,
+            replica_timeout_ms: 2000,
+            heartbeat_ms: 100,
+            election_timeout_ms: 500,
+        }
+    }
+}
+
+impl Timing {
+    /// For how long a replica promises its primary not to take a higher epoch.
+    pub fn lease(&self) -> Duration {
+        Duration::from_millis(self.lease_ms)
+    }
+}
+
+/// The volumes' journal: preallocated segments.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Journal {
+    /// MiB of a segment: 40 to 4,096.
+    pub segment_mib: u32,
+    /// How many segments: 3 to 1,024.
+    pub segments: u32,
+}
+
+impl Default for Journal {
+    fn default() -> Journal {
+        Journal {
+            segment_mib: 64,
+            segments: 8,
+        }
+    }
+}
+
+/// What a domain is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// Holds replicas.
+    Data,
+    /// Only votes.
+    Witness,
+}
+
+/// A cluster domain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Domain {
+    /// 1 and up, never used for another one.
+    pub id: u32,
+    /// For people and flags.
+    pub name: String,
+    /// What it is for.
+    pub role: Role,
+}
+
+/// A node of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Member {
+    /// 1 and up, never used for another one.
+    pub id: u32,
+    /// For people and flags.
+    pub name: String,
+    /// The name of its domain.
+    pub domain: String,
+    /// Where other nodes reach it.
+    pub peer_address: SocketAddr,
+    /// Where its admin API is.
+    pub api_address: SocketAddr,
+    /// Where its NBD server is; none on a witness.
+    pub nbd_address: Option<SocketAddr>,
+}
+
+impl Config {
+    /// Reads and checks a configuration file.
+    ///
+    /// # Errors
+    /// One line for the operator that names the file, the key, what is wrong and what to do.
+    pub fn load(path: &Path) -> anyhow::Result<Config> {
+        let length = std::fs::metadata(path)
+            .map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))?
+            .len();
+        anyhow::ensure!(
+            length <= FILE_BYTES_MAX,
+            "{}: it has {length} bytes; is it a configuration file?",
+            path.display()
+        );
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))?;
+        let mut config =
+            Config::parse(&text).map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        for path in [
+            &mut config.data_dir,
+            &mut config.tls.authority,
+            &mut config.tls.certificate,
+            &mut config.tls.key,
+        ] {
+            *path = folder.join(&*path);
+        }
+        Ok(config)
+    }
+
+    /// Reads and checks a configuration; paths stay as they are.
+    ///
+    /// # Errors
+    /// One line: the key, what is wrong, what to do.
+    pub fn parse(text: &str) -> Result<Config, String> {
+        let config: Config = toml::from_str(text).map_err(|error| one_line(text, &error))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// This node's entry in the member list.
+    ///
+    /// # Panics
+    /// When the configuration was not checked.
+    pub fn this_member(&self) -> &Member {
+        self.members
+            .iter()
+            .find(|member| member.name == self.node)
+            .expect("a checked configuration lists its own node")
+    }
+
+    /// This node's id.
+    pub fn node_id(&self) -> NodeId {
+        NodeId(self.this_member().id)
+    }
+
+    /// The domain that a member names.
+    ///
+    /// # Panics
+    /// When the configuration was not checked.
+    pub fn domain_of(&self, member: &Member) -> &Domain {
+        self.domains
+            .iter()
+            .find(|domain| domain.name == member.domain)
+            .expect("a checked configuration has all its domains")
+    }
+
+    /// The id of the domain that a member names.
+    pub fn domain_id_of(&self, member: &Member) -> DomainId {
+        DomainId(self.domain_of(member).id)
+    }
+}
+
+/// TOML's own message with the line it is about, in one line.
+fn one_line(text: &str, error: &toml::de::Error) -> String {
+    let place = error.span().map_or_else(String::new, |span| {
+        let line = text
+            .get(..span.start)
+            .map_or(0, |before| before.matches('\n').count())
+            + 1;
+        format!("line {line}: ")
+    });
+    format!("{place}{}", error.message().replace('\n', " "))
+}

@@ -1,0 +1,158 @@
+use super::*;
+
+const SOUND: &str = r#"
+node = "a1"
+data_dir = "a1"
+bootstrap = true
+
+[cluster]
+name = "test"
+id = "00000000000000ff"
+
+[listen]
+peer = "127.0.0.1:9540"
+api = "127.0.0.1:9440"
+nbd = "127.0.0.1:10809"
+
+[tls]
+authority = "tls/ca.pem"
+certificate = "tls/a1.pem"
+key = "tls/a1-key.pem"
+
+[[domain]]
+id = 1
+name = "site-a"
+role = "data"
+
+[[domain]]
+id = 3
+name = "witness"
+role = "witness"
+
+[[member]]
+id = 1
+name = "a1"
+domain = "site-a"
+peer_address = "127.0.0.1:9540"
+api_address = "127.0.0.1:9440"
+nbd_address = "127.0.0.1:10809"
+
+[[member]]
+id = 3
+name = "w1"
+domain = "witness"
+peer_address = "127.0.0.1:9542"
+api_address = "127.0.0.1:9442"
+"#;
+
+#[test]
+fn a_sound_file_is_read_and_survives_being_written_again() {
+    let config = Config::parse(SOUND).unwrap();
+    assert_eq!(config.cluster.id, ClusterId(255));
+    assert_eq!(config.timing, Timing::default());
+    assert_eq!(config.node_id(), NodeId(1));
+    assert_eq!(config.domain_id_of(config.this_member()), DomainId(1));
+    let again = Config::parse(&toml::to_string(&config).unwrap()).unwrap();
+    assert_eq!(again, config);
+}
+
+#[test]
+fn what_is_wrong_is_refused_with_its_key_and_what_to_do() {
+    let cases: &[(&str, &str, &[&str])] = &[
+        (
+            "node = \"a1\"",
+            "node = \"b1\"",
+            &["node:", "no [[member]]"],
+        ),
+        (
+            "bootstrap = true",
+            "bootsrap = true",
+            &["line 4", "bootsrap"],
+        ),
+        (
+            "id = \"00000000000000ff\"",
+            "id = \"0000000000000000\"",
+            &["line 8", "cluster id"],
+        ),
+        ("id = \"00000000000000ff\"", "id = 255", &["line 8"]),
+        (
+            "api = \"127.0.0.1:9440\"",
+            "api = \"0.0.0.0:9440\"",
+            &["listen.api", "loopback", "127.0.0.1:9440"],
+        ),
+        (
+            "peer = \"127.0.0.1:9540\"",
+            "peer = \"nowhere\"",
+            &["line 11"],
+        ),
+        (
+            "nbd = \"127.0.0.1:10809\"\n\n[tls]",
+            "\n[tls]",
+            &["listen.nbd", "missing"],
+        ),
+        (
+            "id = 3\nname = \"w1\"",
+            "id = 1\nname = \"w1\"",
+            &["member[1].id", "twice"],
+        ),
+        (
+            "name = \"w1\"",
+            "name = \"a1\"",
+            &["member[1].name", "twice"],
+        ),
+        (
+            "name = \"w1\"",
+            "name = \"W1\"",
+            &["member[1].name", "no name"],
+        ),
+        (
+            "domain = \"witness\"",
+            "domain = \"wit\"",
+            &["member[1].domain", "'wit'"],
+        ),
+        (
+            "domain = \"witness\"",
+            "domain = \"site-a\"",
+            &["member[1].nbd_address", "missing"],
+        ),
+        ("role = \"data\"", "role = \"witness\"", &["no data domain"]),
+        (
+            "role = \"data\"",
+            "role = \"arbiter\"",
+            &["line 24", "arbiter"],
+        ),
+        (
+            "id = 1\nname = \"site-a\"",
+            "id = 0\nname = \"site-a\"",
+            &["domain[0].id"],
+        ),
+        (
+            "[tls]",
+            "[timing]\nlease_ms = 1\n[tls]",
+            &["timing.lease_ms", "500 to 60000"],
+        ),
+        (
+            "[tls]",
+            "[timing]\nheartbeat_ms = 1000\n[tls]",
+            &["timing.heartbeat_ms", "half a lease"],
+        ),
+        (
+            "[tls]",
+            "[timing]\nelection_timeout_ms = 2000\n[tls]",
+            &["timing.election_timeout_ms", "300 to 1500"],
+        ),
+        (
+            "[tls]",
+            "[journal]\nsegments = 1\n[tls]",
+            &["journal.segments", "3 to 1024"],
+        ),
+    ];
+    for (from, to, words) in cases {
+        assert!(SOUND.contains(from), "{from}");
+        let error = Config::parse(&SOUND.replacen(from, to, 1)).expect_err(to);
+        assert!(!error.contains('\n'), "{error}");
+        for word in *words {
+            assert!(error.contains(word), "{to}: {error}");
+        }
+    }
+}

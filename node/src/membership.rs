@@ -1,0 +1,104 @@
+//! How a node becomes a member: one node forms the cluster, each registers the start of its store (I12).
+
+use crate::config::{Config, Role};
+use crate::run::own_cause;
+use crate::store::Store;
+use isthmus_catalog::{
+    Answer, Command, DomainRecord, DomainRole, DomainState, NodeRecord, Refusal,
+};
+use isthmus_engine::{DomainId, NodeId};
+use isthmus_kvdb::{Kvdb, KvdbError};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Between tries while no majority is there.
+const RETRY_PERIOD: Duration = Duration::from_millis(100);
+
+/// Forms the cluster where the configuration says so, and registers this start. Tries until it is done.
+///
+/// # Errors
+/// One line for the operator: the cluster refuses this store, or kvdb has stopped. The node must stop then.
+pub async fn join(kvdb: Kvdb, config: Config, store: Store) -> anyhow::Result<()> {
+    if config.bootstrap {
+        retried("form the cluster", || {
+            let (domains, nodes) = members(&config);
+            kvdb.form(
+                config.cluster.name.clone(),
+                config.cluster.id.0,
+                domains,
+                nodes,
+                own_cause(&config, "first start"),
+            )
+        })
+        .await?;
+    }
+    let command = Command::NodeStarted {
+        node: store.node,
+        incarnation: store.incarnation,
+        starts: store.starts,
+    };
+    retried("register this start", || {
+        kvdb.propose(command.clone(), own_cause(&config, "start"))
+    })
+    .await?;
+    tracing::info!(node = config.node, "registered with the cluster");
+    Ok(())
+}
+
+async fn retried<F: Future<Output = Result<Answer, KvdbError>>>(
+    what: &str,
+    attempt: impl Fn() -> F,
+) -> anyhow::Result<()> {
+    let mut said = false;
+    loop {
+        match attempt().await {
+            Ok(Answer::Refused(Refusal::NotFormed)) => {}
+            Ok(Answer::Refused(refusal)) => {
+                anyhow::bail!("the cluster refuses to {what}: {refusal}")
+            }
+            Ok(_) => return Ok(()),
+            Err(KvdbError::Stopped(why)) => anyhow::bail!("kvdb has stopped: {why}"),
+            Err(error) if !said => {
+                said = true;
+                tracing::warn!(%error, what, "not yet possible; it is tried again");
+            }
+            Err(_) => {}
+        }
+        tokio::time::sleep(RETRY_PERIOD).await;
+    }
+}
+
+fn members(
+    config: &Config,
+) -> (
+    BTreeMap<DomainId, DomainRecord>,
+    BTreeMap<NodeId, NodeRecord>,
+) {
+    let now_ms = crate::api::access::now_ms();
+    let domains = config.domains.iter().map(|domain| {
+        let record = DomainRecord {
+            name: domain.name.clone(),
+            role: match domain.role {
+                Role::Data => DomainRole::Data,
+                Role::Witness => DomainRole::Witness,
+            },
+            state: DomainState::Active,
+            since_ms: now_ms,
+            created_ms: now_ms,
+        };
+        (DomainId(domain.id), record)
+    });
+    let nodes = config.members.iter().map(|member| {
+        let record = NodeRecord {
+            name: member.name.clone(),
+            domain: config.domain_id_of(member),
+            peer_address: member.peer_address.to_string(),
+            api_address: member.api_address.to_string(),
+            nbd_address: member.nbd_address.map(|address| address.to_string()),
+            incarnation: None,
+            starts: 0,
+        };
+        (NodeId(member.id), record)
+    });
+    (domains.collect(), nodes.collect())
+}

@@ -1,0 +1,118 @@
+//! The data path of a data node: the host on its own thread, its way to kvdb and to peers, and the NBD exports.
+//!
+//! Modules in reading order: `inputs` (everything that reaches the host's thread), `host_thread` (its loop), `outputs` (what it
+//! wants done outside), `questions` (kvdb), `exports` (NBD), `report` (what it says about itself).
+
+mod exports;
+mod host_thread;
+mod inputs;
+mod outputs;
+mod questions;
+mod report;
+
+use crate::clock;
+use crate::config::Config;
+use crate::peers::Outlet;
+use crate::serve::{BoxFuture, DataPath, DataPathState};
+use crate::store::Store;
+use anyhow::Context;
+use bytes::Bytes;
+use exports::NodeExports;
+use host_thread::HostThread;
+use inputs::{Input, Inputs};
+use isthmus_disk::FileDisk;
+use isthmus_engine::{NodeId, Settings};
+use isthmus_host::{Host, Identity};
+use isthmus_journal::Shape;
+use isthmus_kvdb::Kvdb;
+use isthmus_nbd::{Address, Limits, Server};
+use isthmus_transport::{Lane, SessionId};
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+/// How long the volumes get to be released when the node stops.
+const STOP_WITHIN: Duration = Duration::from_secs(3);
+
+/// The data path of a node that holds replicas.
+pub struct Replicas {
+    inputs: Inputs,
+    server: Mutex<Option<Server>>,
+    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+impl Replicas {
+    /// Opens the replicas in the data directory (which recovers them), and starts to offer them over NBD.
+    ///
+    /// # Errors
+    /// One line for the operator.
+    pub async fn start(config: &Config, store: &Store, kvdb: &Kvdb, outlet: &Outlet) -> anyhow::Result<Replicas> {
+        let (inputs, receiver) = inputs::channel();
+        let waker = inputs.clone();
+        let disk = FileDisk::open(&config.data_dir, Arc::new(move || waker.send(Input::Disk)))
+            .with_context(|| format!("can't use {}", config.data_dir.display()))?;
+        let identity = Identity { node: store.node, incarnation: store.incarnation };
+        let settings = Settings {
+            lease: config.timing.lease(),
+            replica_timeout: Duration::from_millis(config.timing.replica_timeout_ms),
+        };
+        let shape = Shape { segment_bytes: config.journal.segment_mib << 20, segments: config.journal.segments };
+        let host = tokio::task::spawn_blocking(move || Host::open(disk, identity, settings, shape, clock::now()))
+            .await?
+            .with_context(|| format!("can't open the replicas in {}", config.data_dir.display()))?;
+        let thread = HostThread::new(host, receiver, inputs.clone(), outlet.clone(), kvdb.clone(), Handle::current());
+        let thread = std::thread::Builder::new().name("host".into()).spawn(move || thread.live())?;
+        questions::follow_catalog(kvdb.clone(), *store, inputs.clone());
+        let server = match config.listen.nbd {
+            None => None,
+            Some(address) => {
+                let exports = Arc::new(NodeExports::new(kvdb.clone(), store.node, inputs.clone()));
+                let server = Server::start(&[Address::Tcp(address)], exports, Limits::default()).await;
+                Some(server.with_context(|| format!("can't listen for NBD clients on {address}: is another program using the port?"))?)
+            }
+        };
+        Ok(Replicas { inputs, server: Mutex::new(server), thread: Mutex::new(Some(thread)) })
+    }
+}
+
+impl DataPath for Replicas {
+    fn session_up(&self, peer: NodeId, session: SessionId) {
+        self.inputs.send(Input::SessionUp { peer, session });
+    }
+
+    fn session_down(&self, peer: NodeId, session: SessionId) {
+        self.inputs.send(Input::SessionDown { peer, session });
+    }
+
+    fn frame(&self, peer: NodeId, session: SessionId, lane: Lane, frame: Bytes) {
+        self.inputs.send(Input::Frame { peer, session, lane, frame });
+    }
+
+    fn state(&self) -> BoxFuture<'_, DataPathState> {
+        let (answer, answered) = oneshot::channel();
+        self.inputs.send(Input::Report(answer));
+        Box::pin(async move { answered.await.unwrap_or_default() })
+    }
+
+    fn stop(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let server = self.server.lock().take();
+            if let Some(server) = server {
+                server.stop().await;
+            }
+            let (stopped, end) = oneshot::channel();
+            self.inputs.send(Input::Stop { within: STOP_WITHIN, stopped });
+            // An error means that the thread has ended already.
+            let _ = end.await;
+            let thread = self.thread.lock().take();
+            if let Some(thread) = thread {
+                let joined = tokio::task::spawn_blocking(move || thread.join()).await;
+                if !matches!(joined, Ok(Ok(()))) {
+                    tracing::error!("the host's thread ended badly");
+                }
+            }
+        })
+    }
+}

@@ -1,0 +1,179 @@
+//! The host's thread: waits for inputs, hands all that are there to the host, lets it run, and does what it wants done.
+
+use super::inputs::{Input, Inputs, Ticket};
+use super::report;
+use crate::clock;
+use crate::peers::Outlet;
+use isthmus_disk::FileDisk;
+use isthmus_engine::{NodeId, Standing, Time, VolumeId};
+use isthmus_host::{Host, Lane, Outputs};
+use isthmus_kvdb::Kvdb;
+use isthmus_nbd::Connection;
+use isthmus_transport::SessionId;
+use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+/// Inputs taken before the host runs: what comes in together is made durable together.
+const BATCH_MAX: usize = 256;
+/// How long the thread sleeps when nothing wants it earlier.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// The host and what its thread knows besides.
+pub struct HostThread {
+    pub(super) host: Host<FileDisk, Ticket>,
+    receiver: Receiver<Input>,
+    pub(super) inputs: Inputs,
+    pub(super) outlet: Outlet,
+    pub(super) kvdb: Kvdb,
+    pub(super) runtime: Handle,
+    pub(super) sessions: BTreeMap<NodeId, SessionId>,
+    pub(super) connections: BTreeMap<VolumeId, BTreeMap<u64, Connection>>,
+    pub(super) outputs: Outputs<Ticket>,
+    /// Whether kvdb is being asked to confirm the catalog, and whether it must be asked once more after that.
+    pub(super) confirming: bool,
+    pub(super) confirm_again: bool,
+    revision: u64,
+    stopping: Option<(Time, oneshot::Sender<()>)>,
+}
+
+impl HostThread {
+    /// The thread's state. Nothing runs yet.
+    pub fn new(
+        host: Host<FileDisk, Ticket>,
+        receiver: Receiver<Input>,
+        inputs: Inputs,
+        outlet: Outlet,
+        kvdb: Kvdb,
+        runtime: Handle,
+    ) -> HostThread {
+        HostThread {
+            host,
+            receiver,
+            inputs,
+            outlet,
+            kvdb,
+            runtime,
+            sessions: BTreeMap::new(),
+            connections: BTreeMap::new(),
+            outputs: Outputs::default(),
+            confirming: false,
+            confirm_again: false,
+            revision: 0,
+            stopping: None,
+        }
+    }
+
+    /// Lives until the node stops.
+    pub fn live(mut self) {
+        let mut at_once = true;
+        loop {
+            let wait = if at_once { Duration::ZERO } else { self.wait() };
+            match self.receiver.recv_timeout(wait) {
+                Ok(input) => {
+                    self.take(input);
+                    for _ in 1..BATCH_MAX {
+                        let Ok(input) = self.receiver.try_recv() else { break };
+                        self.take(input);
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            at_once = self.host.run(clock::now(), &mut self.outputs);
+            self.hand_out();
+            if self.is_over() {
+                return;
+            }
+        }
+    }
+
+    fn wait(&self) -> Duration {
+        let now = clock::now();
+        let stopping = self.stopping.as_ref().map(|(deadline, _)| *deadline);
+        let deadline = [self.host.deadline(), stopping].into_iter().flatten().min();
+        deadline.map_or(IDLE, |deadline| deadline.since(now)).min(IDLE)
+    }
+
+    fn take(&mut self, input: Input) {
+        let (now, outputs) = (clock::now(), &mut self.outputs);
+        match input {
+            Input::Disk => {}
+            Input::Frame { peer, session, lane, frame } => self.take_frame(now, peer, session, lane, &frame),
+            Input::Submit { volume, request, ticket } => self.host.submit(now, volume, ticket, request, outputs),
+            Input::SessionUp { peer, session } => {
+                self.sessions.insert(peer, session);
+                self.host.on_session_up(now, peer, outputs);
+            }
+            Input::SessionDown { peer, session } => {
+                if self.sessions.get(&peer) == Some(&session) {
+                    self.sessions.remove(&peer);
+                    self.host.on_session_down(now, peer, outputs);
+                }
+            }
+            Input::Catalog(catalog) => {
+                self.revision = catalog.revision;
+                self.host.on_catalog(now, catalog, outputs);
+            }
+            Input::Answer { volume, done } => self.host.on_answer(now, volume, done, outputs),
+            Input::Confirmed { begun, catalog } => {
+                self.confirming = false;
+                self.host.on_confirmed(now, begun, catalog.as_deref(), outputs);
+                if std::mem::take(&mut self.confirm_again) {
+                    self.confirm();
+                }
+            }
+            Input::Attach { volume, connection, answer } => {
+                let ticket = Ticket::Attach { volume, connection, answer };
+                self.host.attach(now, volume, ticket, outputs);
+            }
+            Input::Detach { volume, connection } => {
+                let known = self.connections.get_mut(&volume).and_then(|connections| connections.remove(&connection));
+                if known.is_some() {
+                    self.host.detach(now, volume, outputs);
+                }
+            }
+            Input::Report(answer) => {
+                // Whoever asked may have gone.
+                let _ = answer.send(report::state(&self.host, now, self.revision));
+            }
+            Input::Stop { within, stopped } => {
+                self.host.checkpoint_all();
+                self.stopping = Some((now + within, stopped));
+            }
+        }
+    }
+
+    fn take_frame(&mut self, now: Time, peer: NodeId, session: SessionId, lane: isthmus_transport::Lane, frame: &bytes::Bytes) {
+        if self.sessions.get(&peer) != Some(&session) {
+            return;
+        }
+        let (volume, lane) = match lane {
+            isthmus_transport::Lane::Control => return,
+            isthmus_transport::Lane::Write(volume) => (volume, Lane::Write),
+            isthmus_transport::Lane::Resync(volume) => (volume, Lane::Resync),
+        };
+        if let Err(error) = self.host.on_frame(now, peer, volume, lane, frame, &mut self.outputs) {
+            tracing::warn!(%peer, %volume, %error, "a frame makes no sense and is passed over");
+        }
+    }
+
+    /// Whether the node may end: nothing is served any more, or time is over.
+    fn is_over(&mut self) -> bool {
+        let Some((deadline, _)) = &self.stopping else { return false };
+        let now = clock::now();
+        let serving = self.host.status(now).iter().any(|volume| {
+            matches!(volume.standing, Standing::Promoting { .. } | Standing::Serving { .. } | Standing::Releasing)
+        });
+        if serving && now < *deadline {
+            return false;
+        }
+        if let Some((_, stopped)) = self.stopping.take() {
+            // Whoever waited may have gone.
+            let _ = stopped.send(());
+        }
+        true
+    }
+}

@@ -1,0 +1,104 @@
+//! Everything that reaches the host's thread.
+
+use crate::serve::DataPathState;
+use bytes::Bytes;
+use isthmus_catalog::Catalog;
+use isthmus_engine::{NodeId, Time, VolumeId};
+use isthmus_host::{ClientError, ClientRequest, Outcome};
+use isthmus_nbd::{Connection, Errno, Extent, Reply};
+use isthmus_transport::{Lane, SessionId};
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// A fact, or a client's request.
+pub enum Input {
+    SessionUp { peer: NodeId, session: SessionId },
+    SessionDown { peer: NodeId, session: SessionId },
+    Frame { peer: NodeId, session: SessionId, lane: Lane, frame: Bytes },
+    /// The disk has completed something.
+    Disk,
+    /// kvdb has committed something.
+    Catalog(Arc<Catalog>),
+    /// kvdb has answered a proposal.
+    Answer { volume: VolumeId, done: bool },
+    /// The catalog as a linearizable read found it that was begun then.
+    Confirmed { begun: Time, catalog: Option<Arc<Catalog>> },
+    /// A client opens a volume.
+    Attach { volume: VolumeId, connection: Connection, answer: oneshot::Sender<Result<(), ClientError>> },
+    /// A client that was attached is gone.
+    Detach { volume: VolumeId, connection: u64 },
+    /// An attached client asks for something.
+    Submit { volume: VolumeId, request: ClientRequest, ticket: Ticket },
+    /// What is known of the volumes?
+    Report(oneshot::Sender<DataPathState>),
+    /// The node stops.
+    Stop { within: Duration, stopped: oneshot::Sender<()> },
+}
+
+/// The way in; clones are the same.
+#[derive(Clone)]
+pub struct Inputs(mpsc::Sender<Input>);
+
+impl Inputs {
+    /// Hands something to the host's thread. Once that has ended, nobody is there to want it.
+    pub fn send(&self, input: Input) {
+        // The thread ends only when the node does; then clients' replies answer EIO as they are dropped.
+        let _ = self.0.send(input);
+    }
+}
+
+/// A way in, and its end. Not bounded itself: clients are bounded by their connections' windows, peers by what they have to send, and
+/// the catalog by kvdb's pace.
+pub fn channel() -> (Inputs, mpsc::Receiver<Input>) {
+    let (sender, receiver) = mpsc::channel();
+    (Inputs(sender), receiver)
+}
+
+/// Who is answered when the host is done with a request.
+pub enum Ticket {
+    Attach { volume: VolumeId, connection: Connection, answer: oneshot::Sender<Result<(), ClientError>> },
+    Plain(Reply),
+    /// A block status: the host's runs begin at a block, so many bytes before what the client asked for.
+    Status { reply: Reply, skip: u64, one: bool },
+}
+
+/// Answers an NBD client.
+pub fn answer(ticket: Ticket, outcome: Outcome) {
+    match (ticket, outcome) {
+        (Ticket::Plain(reply), Outcome::Done) => reply.done(),
+        (Ticket::Plain(reply), Outcome::Data(parts)) => reply.data_parts(parts),
+        (Ticket::Plain(reply) | Ticket::Status { reply, .. }, Outcome::Failed(error)) => {
+            let errno = match error {
+                ClientError::NotServed(_) | ClientError::NoReplica => Errno::Shutdown,
+                ClientError::Unreadable(_) => Errno::Io,
+                ClientError::OutOfRange => Errno::Invalid,
+            };
+            reply.error(errno, error.to_string());
+        }
+        (Ticket::Status { reply, skip, one }, Outcome::Status(runs)) => {
+            let mut skip = skip;
+            let mut extents: Vec<Extent> = Vec::with_capacity(runs.len());
+            for run in runs {
+                let passed = skip.min(run.length);
+                skip -= passed;
+                if run.length > passed {
+                    extents.push(Extent { bytes: run.length - passed, hole: !run.allocated, zero: !run.allocated });
+                }
+            }
+            if one {
+                extents.truncate(1);
+            }
+            if extents.is_empty() {
+                reply.error(Errno::Io, "the allocation could not be read");
+            } else {
+                reply.status(extents);
+            }
+        }
+        (Ticket::Plain(reply) | Ticket::Status { reply, .. }, outcome) => {
+            reply.error(Errno::Io, format!("the host answered something else: {outcome:?}"));
+        }
+        (Ticket::Attach { .. }, _) => unreachable!("attachments are answered by the host's thread itself"),
+    }
+}

@@ -1,0 +1,87 @@
+//! What the host wants done outside.
+
+use super::host_thread::HostThread;
+use super::inputs::{Input, Ticket, answer};
+use crate::clock;
+use isthmus_engine::{NodeId, VolumeId};
+use isthmus_host::{Lane, Outcome, OutgoingFrame};
+use std::collections::BTreeSet;
+
+impl HostThread {
+    /// Does what the host wants done. Frames go first: the peers' journals are the longer way.
+    pub(super) fn hand_out(&mut self) {
+        let frames = std::mem::take(&mut self.outputs.frames);
+        self.send(frames);
+        for (ticket, outcome) in std::mem::take(&mut self.outputs.replies) {
+            match ticket {
+                Ticket::Attach { .. } => self.answer_attach(ticket, outcome),
+                ticket => answer(ticket, outcome),
+            }
+        }
+        for (volume, proposal) in std::mem::take(&mut self.outputs.proposals) {
+            self.propose(volume, proposal);
+        }
+        if std::mem::take(&mut self.outputs.confirm) {
+            self.confirm();
+        }
+        for volume in std::mem::take(&mut self.outputs.demoted) {
+            for connection in self.connections.get(&volume).into_iter().flat_map(|connections| connections.values()) {
+                connection.close("this node does not serve the volume any more");
+            }
+        }
+        for (volume, event) in std::mem::take(&mut self.outputs.events) {
+            tracing::info!(%volume, "{event}");
+        }
+    }
+
+    fn send(&mut self, frames: Vec<OutgoingFrame>) {
+        let mut broken: BTreeSet<NodeId> = BTreeSet::new();
+        for OutgoingFrame { to, volume, lane, head, body } in frames {
+            let (Some(transport), Some(session)) = (self.outlet.transport(), self.sessions.get(&to)) else { continue };
+            if broken.contains(&to) {
+                continue;
+            }
+            let lane = match lane {
+                Lane::Write => isthmus_transport::Lane::Write(volume),
+                Lane::Resync => isthmus_transport::Lane::Resync(volume),
+            };
+            let parts = if body.is_empty() { vec![head] } else { vec![head, body] };
+            if let Err(error) = transport.send(to, *session, lane, parts) {
+                tracing::debug!(peer = %to, %volume, %error, "a frame was not taken");
+                broken.insert(to);
+            }
+        }
+        // A lane with a hole is no lane: what went into it begins anew.
+        for peer in broken {
+            let now = clock::now();
+            self.host.on_session_down(now, peer, &mut self.outputs);
+            let present = self.outlet.transport().and_then(|transport| transport.connected(peer));
+            if present.is_some() && present == self.sessions.get(&peer).copied() {
+                self.host.on_session_up(now, peer, &mut self.outputs);
+            }
+        }
+    }
+
+    fn answer_attach(&mut self, ticket: Ticket, outcome: Outcome) {
+        let Ticket::Attach { volume, connection, answer } = ticket else { return };
+        match outcome {
+            Outcome::Attached => {
+                let number = connection.number();
+                self.connections.entry(volume).or_default().insert(number, connection);
+                if answer.send(Ok(())).is_err() {
+                    self.client_left(volume, number);
+                }
+            }
+            Outcome::Failed(error) => {
+                // The client may have gone.
+                let _ = answer.send(Err(error));
+            }
+            other => tracing::error!(%volume, ?other, "an attachment was answered with something else"),
+        }
+    }
+
+    /// The client went away while it waited.
+    fn client_left(&self, volume: VolumeId, connection: u64) {
+        self.inputs.send(Input::Detach { volume, connection });
+    }
+}

@@ -1,0 +1,200 @@
+//! One node, from its configuration to its end.
+//!
+//! Order of starting: lock, store (this start is counted before anything else), the API's socket (a port in use is found before
+//! anything is made), kvdb, data path, transport, membership, API. Order of stopping: the reverse.
+
+use crate::api::access::now_ms;
+use crate::api::{routes, server};
+use crate::cluster::{Cluster, OwnState};
+use crate::config::{Config, Role};
+use crate::domains::driver::{self, UpdatesWaiting};
+use crate::peers::{KvdbPeers, Outlet, Switchboard};
+use crate::serve::{DataPath, NoReplicas};
+use crate::store::{self, Store};
+use crate::{membership, random};
+use anyhow::Context;
+use isthmus_disk::{DirectoryLock, FileDisk};
+use isthmus_engine::NodeId;
+use isthmus_kvdb::{Kvdb, KvdbConfig};
+use isthmus_transport::{CertificateFiles, Transport};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+/// Runs a node until it is told to stop by SIGTERM or SIGINT.
+///
+/// # Errors
+/// One line for the operator.
+pub fn run(config: Config) -> anyhow::Result<()> {
+    // From here on: whoever uses the directory is alone with it.
+    let _lock =
+        DirectoryLock::acquire(&config.data_dir).map_err(|error| anyhow::anyhow!("{error}"))?;
+    let store = store::start(&config.data_dir, config.cluster.id.0, config.node_id())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("can't start")?;
+    runtime.block_on(live(&config, store))
+}
+
+async fn live(config: &Config, mut store: Store) -> anyhow::Result<()> {
+    let (mut terminate, mut interrupt) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
+    let api = server::listen(config.listen.api).await?;
+    let outlet = Outlet::default();
+    let kvdb = start_kvdb(config, &mut store, &outlet).await?;
+    let data_path = start_data_path(config, &kvdb);
+    let waiting = UpdatesWaiting::default();
+    let own = Arc::new(OwnState {
+        name: config.node.clone(),
+        store,
+        since: Instant::now(),
+        kvdb: kvdb.clone(),
+        data_path: Arc::clone(&data_path),
+        waiting: waiting.clone(),
+    });
+    let transport = start_transport(config, &kvdb, &data_path, &own)?;
+    outlet.open(Arc::clone(&transport));
+    tracing::info!(node = config.node, incarnation = %store.incarnation, starts = store.starts, "node is up");
+
+    let cluster = Arc::new(Cluster::new(
+        Arc::clone(&own),
+        outlet,
+        others(config).map(|(node, _)| node).collect(),
+    ));
+    let (stop, stopping) = watch::channel(false);
+    let mut serving = start_api(api, &cluster, stopping)?;
+    let mut joining = tokio::spawn(membership::join(kvdb.clone(), config.clone(), store));
+    let driving = tokio::spawn(driver::drive(
+        cluster,
+        config.timing.lease(),
+        random::number()?,
+        waiting,
+    ));
+
+    let ended = tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        refused = async {
+            match (&mut joining).await {
+                Ok(Ok(())) => std::future::pending().await,
+                Ok(Err(refused)) => refused,
+                Err(error) => anyhow::anyhow!("joining the cluster ended: {error}"),
+            }
+        } => Err(refused),
+        served = &mut serving => Err(anyhow::anyhow!("the API ended: {served:?}")),
+    };
+    tracing::info!(node = config.node, "node stops");
+    joining.abort();
+    driving.abort();
+    // The API's task may have ended by itself.
+    let _ = stop.send(true);
+    data_path.stop().await;
+    let stopped = Arc::clone(&transport);
+    tokio::task::spawn_blocking(move || stopped.stop()).await?;
+    kvdb.stop().await;
+    ended
+}
+
+fn others(config: &Config) -> impl Iterator<Item = (NodeId, String)> {
+    let others = config
+        .members
+        .iter()
+        .filter(|member| member.name != config.node);
+    others.map(|member| (NodeId(member.id), member.peer_address.to_string()))
+}
+
+/// Starts kvdb on `raft/` in the data directory, which is made first on a new store.
+async fn start_kvdb(config: &Config, store: &mut Store, outlet: &Outlet) -> anyhow::Result<Kvdb> {
+    let nodes = config
+        .members
+        .iter()
+        .map(|member| NodeId(member.id))
+        .collect();
+    let mut settings = KvdbConfig::new(store.node, store.incarnation, random::number()?, nodes);
+    settings.heartbeat = Duration::from_millis(config.timing.heartbeat_ms);
+    settings.election_min = Duration::from_millis(config.timing.election_timeout_ms);
+    settings.election_max = settings.election_min * 2;
+    if !store.formatted {
+        format(&config.data_dir, &settings.folder).context("can't make kvdb's store")?;
+        store.set_formatted(&config.data_dir)?;
+    }
+    // kvdb polls its disk from its own thread; nobody has to be woken.
+    let disk = open_disk(&config.data_dir)?;
+    Ok(Kvdb::start(settings, disk, Arc::new(KvdbPeers(outlet.clone()))).await?)
+}
+
+fn format(data_dir: &Path, folder: &str) -> anyhow::Result<()> {
+    // A crash may have left a part of it: nobody has ever relied on that.
+    match std::fs::remove_dir_all(data_dir.join(folder)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+        Ok(()) | Err(_) => {}
+    }
+    isthmus_kvdb::format(&mut open_disk(data_dir)?, folder, random::number()?)?;
+    Ok(())
+}
+
+fn open_disk(data_dir: &Path) -> anyhow::Result<FileDisk> {
+    FileDisk::open(data_dir, Arc::new(|| {}))
+        .with_context(|| format!("can't use {}", data_dir.display()))
+}
+
+fn start_data_path(config: &Config, kvdb: &Kvdb) -> Arc<dyn DataPath> {
+    match config.domain_of(config.this_member()).role {
+        Role::Data | Role::Witness => Arc::new(NoReplicas::new(kvdb.clone())),
+    }
+}
+
+fn start_transport(
+    config: &Config,
+    kvdb: &Kvdb,
+    data_path: &Arc<dyn DataPath>,
+    own: &Arc<OwnState>,
+) -> anyhow::Result<Arc<Transport>> {
+    let certificates = CertificateFiles {
+        authority: config.tls.authority.clone(),
+        certificate: config.tls.certificate.clone(),
+        key: config.tls.key.clone(),
+    };
+    let mut settings = isthmus_transport::Config::new(
+        config.node_id(),
+        config.cluster.id.0,
+        config.listen.peer,
+        certificates,
+    );
+    settings.peers = others(config).collect();
+    let switchboard = Switchboard {
+        kvdb: kvdb.clone(),
+        data_path: Arc::clone(data_path),
+        own: Arc::clone(own),
+        runtime: tokio::runtime::Handle::current(),
+    };
+    Ok(Arc::new(Transport::start(settings, Arc::new(switchboard))?))
+}
+
+fn start_api(
+    listener: TcpListener,
+    cluster: &Arc<Cluster>,
+    mut stopping: watch::Receiver<bool>,
+) -> anyhow::Result<tokio::task::JoinHandle<std::io::Result<()>>> {
+    let router = routes::router(Arc::clone(cluster), random::number()?);
+    let stop = async move {
+        // An error means that the sender is gone, which is a stop, too.
+        let _ = stopping.wait_for(|stop| *stop).await;
+    };
+    Ok(tokio::spawn(server::serve(listener, router, stop)))
+}
+
+/// Wall-clock cause of what a node does by itself.
+pub fn own_cause(config: &Config, why: &str) -> isthmus_catalog::Cause {
+    isthmus_catalog::Cause {
+        who: config.node.clone(),
+        why: why.to_owned(),
+        at_ms: now_ms(),
+    }
+}
