@@ -109,7 +109,7 @@ impl Shared {
             let answered = contacts.get(member).copied().flatten();
             let is_self = *member == self.member();
             let answers = is_self || answered.is_some_and(|ago| ago < self.config.reachable_within);
-            if answers || (is_new && group.voters.contains(member)) {
+            if answers || is_new {
                 group.reachable.insert(member.node);
             }
             let matched = metrics
@@ -222,12 +222,22 @@ fn voters_for_now(
         |member: &MemberId| group.voters.contains(member) || group.caught_up.contains(member);
     let (ready, missing): (BTreeSet<MemberId>, BTreeSet<MemberId>) =
         desired.iter().copied().partition(is_ready);
+    // Who answers will have caught up soon: better one change than two, of which the first may need everybody.
+    let may_vote =
+        |member: &MemberId| is_registered(member) && catalog.in_active_domain(member.node);
+    if missing
+        .iter()
+        .any(|member| group.reachable.contains(&member.node))
+        && group.voters.iter().all(may_vote)
+    {
+        return group.voters.clone();
+    }
     let domain = |member: &MemberId| catalog.nodes.get(&member.node).map(|node| node.domain);
     let stands_in = |member: &&MemberId| {
         let for_missing = missing
             .iter()
             .any(|missing| domain(missing) == domain(member));
-        for_missing && is_registered(member) && catalog.in_active_domain(member.node)
+        for_missing && may_vote(member)
     };
     ready
         .iter()

@@ -21,6 +21,8 @@ pub struct KvdbMetrics {
     pub last_applied: Option<u64>,
     /// Who votes.
     pub voters: BTreeSet<NodeId>,
+    /// Whether a change of members is on its way: until it is committed, majorities of the old and of the new voters count.
+    pub is_changing: bool,
     /// Who gets the log without a vote.
     pub learners: BTreeSet<NodeId>,
     /// How long ago each member last answered this leader; none if it never did. Empty on others.
@@ -63,6 +65,14 @@ impl KvdbMetrics {
             term: metrics.current_term,
             last_applied: metrics.last_applied.map(|applied| applied.index),
             voters: nodes(voters),
+            is_changing: metrics
+                .membership_config
+                .membership()
+                .get_joint_config()
+                .len()
+                > 1
+                || metrics.membership_config.log_id()
+                    != metrics.committed_membership_config.log_id(),
             learners: nodes(learners),
             contact: contacts(metrics)
                 .into_iter()

@@ -307,7 +307,9 @@ impl Cluster {
         for kvdb in self.running() {
             let node = kvdb.member();
             let seen = kvdb
-                .wait_until(WITHIN, |metrics| metrics.voters == wanted)
+                .wait_until(WITHIN, |metrics| {
+                    metrics.voters == wanted && !metrics.is_changing
+                })
                 .await;
             assert!(
                 seen.is_ok(),
