@@ -1,7 +1,7 @@
 //! `isthmusd`: one node of an Isthmus cluster, and `quickstart`, a whole one on this machine.
 //!
 //! Reading order: `run` (a node's life), [`config`], [`store`], [`membership`], [`peers`], [`cluster`], [`serve`] (the data
-//! path's seam), [`api`], [`domains`], [`quickstart`].
+//! path's seam), [`replicas`] (the data path), [`api`], [`domains`], [`quickstart`].
 
 mod api;
 mod clock;
@@ -13,6 +13,7 @@ mod membership;
 mod peers;
 mod quickstart;
 mod random;
+mod replicas;
 mod run;
 mod serve;
 mod store;

@@ -58,7 +58,7 @@ impl Replicas {
             lease: config.timing.lease(),
             replica_timeout: Duration::from_millis(config.timing.replica_timeout_ms),
         };
-        let shape = Shape { segment_bytes: config.journal.segment_mib << 20, segments: config.journal.segments };
+        let shape = Shape { segment_bytes: u64::from(config.journal.segment_mib) << 20, segments: config.journal.segments };
         let host = tokio::task::spawn_blocking(move || Host::open(disk, identity, settings, shape, clock::now()))
             .await?
             .with_context(|| format!("can't open the replicas in {}", config.data_dir.display()))?;

@@ -9,6 +9,7 @@ use crate::cluster::{Cluster, OwnState};
 use crate::config::{Config, Role};
 use crate::domains::driver::{self, UpdatesWaiting};
 use crate::peers::{KvdbPeers, Outlet, Switchboard};
+use crate::replicas::Replicas;
 use crate::serve::{DataPath, NoReplicas};
 use crate::store::{self, Store};
 use crate::{membership, random};
@@ -48,7 +49,7 @@ async fn live(config: &Config, mut store: Store) -> anyhow::Result<()> {
     let api = server::listen(config.listen.api).await?;
     let outlet = Outlet::default();
     let kvdb = start_kvdb(config, &mut store, &outlet).await?;
-    let data_path = start_data_path(config, &kvdb);
+    let data_path = start_data_path(config, &store, &kvdb, &outlet).await?;
     let waiting = UpdatesWaiting::default();
     let own = Arc::new(OwnState {
         name: config.node.clone(),
@@ -144,10 +145,11 @@ fn open_disk(data_dir: &Path) -> anyhow::Result<FileDisk> {
         .with_context(|| format!("can't use {}", data_dir.display()))
 }
 
-fn start_data_path(config: &Config, kvdb: &Kvdb) -> Arc<dyn DataPath> {
-    match config.domain_of(config.this_member()).role {
-        Role::Data | Role::Witness => Arc::new(NoReplicas::new(kvdb.clone())),
-    }
+async fn start_data_path(config: &Config, store: &Store, kvdb: &Kvdb, outlet: &Outlet) -> anyhow::Result<Arc<dyn DataPath>> {
+    Ok(match config.domain_of(config.this_member()).role {
+        Role::Data => Arc::new(Replicas::start(config, store, kvdb, outlet).await?),
+        Role::Witness => Arc::new(NoReplicas::new(kvdb.clone())),
+    })
 }
 
 fn start_transport(

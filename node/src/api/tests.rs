@@ -486,6 +486,7 @@ async fn a_resync_shows_its_progress_as_the_primary_tells_it() {
         role: VolumeRole::Primary,
         may_serve: true,
         committed_seq: 1,
+        moved_bytes: 0,
         clients: 1,
         absent: vec![absent],
         reason: String::new(),

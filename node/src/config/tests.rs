@@ -119,7 +119,7 @@ fn what_is_wrong_is_refused_with_its_key_and_what_to_do() {
         (
             "role = \"data\"",
             "role = \"arbiter\"",
-            &["line 24", "arbiter"],
+            &["line 23", "arbiter"],
         ),
         (
             "id = 1\nname = \"site-a\"",
