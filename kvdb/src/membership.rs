@@ -277,3 +277,145 @@ fn successor(
         .filter(|_| !desired.contains(&me));
     data.or(witness).copied()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use isthmus_catalog::{DomainRecord, DomainState, NodeRecord};
+    use isthmus_engine::{DomainId, Incarnation};
+
+    fn member(node: u32) -> MemberId {
+        MemberId {
+            node: NodeId(node),
+            incarnation: Incarnation(u64::from(node)),
+        }
+    }
+
+    fn all(nodes: &[u32]) -> BTreeSet<MemberId> {
+        nodes.iter().map(|node| member(*node)).collect()
+    }
+
+    /// Nodes 1 and 2 in data domains, 3 in the witness's; all registered.
+    fn catalog() -> Catalog {
+        let mut catalog = Catalog {
+            cluster_id: 1,
+            ..Catalog::default()
+        };
+        for id in 1..=3 {
+            let role = if id == 3 {
+                DomainRole::Witness
+            } else {
+                DomainRole::Data
+            };
+            let name = format!("d{id}");
+            let domain = DomainRecord {
+                name,
+                role,
+                state: DomainState::Active,
+                since_ms: 0,
+                created_ms: 0,
+            };
+            catalog.domains.insert(DomainId(id), domain);
+            let node = NodeRecord {
+                name: format!("n{id}"),
+                domain: DomainId(id),
+                peer_address: String::new(),
+                api_address: String::new(),
+                nbd_address: None,
+                incarnation: Some(member(id).incarnation),
+                starts: 1,
+            };
+            catalog.nodes.insert(NodeId(id), node);
+        }
+        catalog
+    }
+
+    fn group(voters: &[u32], learners: &[u32], caught_up: &[u32], reachable: &[u32]) -> Group {
+        Group {
+            voters: all(voters),
+            learners: all(learners),
+            caught_up: all(caught_up),
+            reachable: reachable.iter().map(|node| NodeId(*node)).collect(),
+        }
+    }
+
+    #[test]
+    fn registered_nodes_get_the_log_before_they_vote() {
+        let alone = group(&[1], &[], &[1], &[1]);
+        assert_eq!(
+            next_step(member(1), &catalog(), &alone),
+            Some(Step::AddLearner(member(2)))
+        );
+        let behind = group(&[1], &[2, 3], &[1, 2], &[1, 2, 3]);
+        assert_eq!(
+            next_step(member(1), &catalog(), &behind),
+            None,
+            "3 is about to catch up: one change, not two"
+        );
+        let ready = group(&[1], &[2, 3], &[1, 2, 3], &[1, 2, 3]);
+        assert_eq!(
+            next_step(member(1), &catalog(), &ready),
+            Some(Step::SetVoters(all(&[1, 2, 3])))
+        );
+    }
+
+    #[test]
+    fn a_voter_that_does_not_answer_keeps_its_vote_while_its_domain_is_active() {
+        let lost = group(&[1, 2, 3], &[], &[1, 2], &[1, 2]);
+        assert_eq!(next_step(member(1), &catalog(), &lost), None);
+    }
+
+    #[test]
+    fn a_leader_whose_domain_is_deactivated_hands_over_first() {
+        let mut catalog = catalog();
+        catalog.domains.get_mut(&DomainId(1)).unwrap().state = DomainState::Deactivating;
+        let whole = group(&[1, 2, 3], &[], &[1, 2, 3], &[1, 2, 3]);
+        assert_eq!(
+            next_step(member(1), &catalog, &whole),
+            Some(Step::HandOver(member(2)))
+        );
+        assert_eq!(
+            next_step(member(2), &catalog, &whole),
+            Some(Step::SetVoters(all(&[2])))
+        );
+    }
+
+    #[test]
+    fn a_witness_hands_over_only_to_who_holds_the_log() {
+        let behind = group(&[1, 2, 3], &[], &[3], &[3]);
+        assert_eq!(next_step(member(3), &catalog(), &behind), None);
+        let ready = group(&[1, 2, 3], &[], &[2, 3], &[2, 3]);
+        assert_eq!(
+            next_step(member(3), &catalog(), &ready),
+            Some(Step::HandOver(member(2)))
+        );
+    }
+
+    #[test]
+    fn a_lost_store_loses_its_vote_and_is_forgotten() {
+        let mut catalog = catalog();
+        let new = MemberId {
+            node: NodeId(2),
+            incarnation: Incarnation(22),
+        };
+        catalog.nodes.get_mut(&NodeId(2)).unwrap().incarnation = Some(new.incarnation);
+        let mut group = group(&[1, 2, 3], &[], &[1, 3], &[1, 3]);
+        assert_eq!(
+            next_step(member(1), &catalog, &group),
+            Some(Step::AddLearner(new))
+        );
+        group.learners.insert(new);
+        group.caught_up.insert(new);
+        let voters: BTreeSet<MemberId> = [member(1), new, member(3)].into();
+        assert_eq!(
+            next_step(member(1), &catalog, &group),
+            Some(Step::SetVoters(voters.clone()))
+        );
+        group.voters = voters;
+        group.learners = all(&[2]);
+        assert_eq!(
+            next_step(member(1), &catalog, &group),
+            Some(Step::Forget(all(&[2])))
+        );
+    }
+}

@@ -37,10 +37,10 @@ pub(crate) enum Flushed {
 
 impl Flushed {
     fn tell(self, result: &io::Result<()>) {
-        let result = result
-            .as_ref()
-            .map(|()| ())
-            .map_err(|error| io::Error::new(error.kind(), error.to_string()));
+        let result = match result {
+            Ok(()) => Ok(()),
+            Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+        };
         match self {
             Flushed::Nobody => {}
             Flushed::Raft(callback) => callback.io_completed(result),
