@@ -1,0 +1,334 @@
+//! A cluster of three node processes: `a1` in `site-a`, `b1` in `site-b`, `w1` in `witness`.
+//!
+//! One cluster at a time runs on a machine (a lock sees to it): three nodes and a client are enough for it. When a test fails,
+//! the ends of the nodes' logs are printed and the folder is kept.
+
+pub mod config;
+pub mod node;
+pub mod process;
+
+use crate::link::Condition;
+use crate::link::namespace::Namespace;
+use crate::link::switch::Switch;
+use crate::nbd::endpoint::Endpoint;
+use crate::patience;
+use crate::turn::{self, Turn};
+use config::{Addresses, Timing};
+pub use node::Node;
+use process::Process;
+pub use process::Signal;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// How long a cluster may take until it serves.
+const READY_WITHIN: Duration = Duration::from_secs(30);
+/// Lines of each log that a failed test prints.
+const LOG_LINES: usize = 40;
+
+/// What kind of cluster a test needs.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// A volume to create: its name, its size, and more of `create volume`'s arguments.
+    pub volumes: Vec<Vec<String>>,
+    /// Whether each node has a network namespace, so that links can be cut.
+    pub namespaces: bool,
+    /// How long things may take.
+    pub timing: Timing,
+}
+
+impl Options {
+    /// A cluster on loopback with the volume `demo` of that many bytes and 512 B blocks.
+    #[must_use]
+    pub fn with_volume(bytes: u64) -> Options {
+        Options {
+            volumes: Vec::new(),
+            namespaces: false,
+            timing: Timing::QUICK,
+        }
+        .and_volume("demo", bytes, &[])
+    }
+
+    /// One volume more.
+    #[must_use]
+    pub fn and_volume(mut self, name: &str, bytes: u64, arguments: &[&str]) -> Options {
+        let size = bytes.to_string();
+        let all = [
+            "create",
+            "volume",
+            name,
+            "--size",
+            &size,
+            "--block-size",
+            "512",
+        ];
+        self.volumes.push(
+            all.iter()
+                .chain(arguments)
+                .map(|word| (*word).to_owned())
+                .collect(),
+        );
+        self
+    }
+
+    /// The same with a namespace for each node.
+    #[must_use]
+    pub fn in_namespaces(mut self) -> Options {
+        self.namespaces = true;
+        self
+    }
+}
+
+/// A cluster, stopped and removed when dropped.
+pub struct Cluster {
+    // Dropped in this order: processes before the namespaces that they are in.
+    processes: [Option<Process>; 3],
+    network: Option<(Switch, Vec<Namespace>)>,
+    addresses: [Addresses; 3],
+    folder: Option<TempDir>,
+    _turn: Turn,
+}
+
+impl Cluster {
+    /// Starts a cluster and waits until its volumes are in sync.
+    ///
+    /// # Panics
+    /// When it can't be started.
+    #[must_use]
+    pub fn start(options: &Options) -> Cluster {
+        let turn = turn::take();
+        let folder = tempfile::Builder::new()
+            .prefix("isthmus-test-")
+            .tempdir()
+            .expect("a folder in the temporary folder");
+        let network = options.namespaces.then(network);
+        let addresses = Node::ALL.map(|node| match &network {
+            Some(_) => Addresses::new(
+                crate::link::address(node.index()),
+                IpAddr::V4(Ipv4Addr::LOCALHOST),
+            ),
+            None => Addresses::new(loopback(node), loopback(node)),
+        });
+        config::write(folder.path(), &addresses, &options.timing)
+            .expect("configurations and certificates are written");
+        let mut cluster = Cluster {
+            processes: [None, None, None],
+            network,
+            addresses,
+            folder: Some(folder),
+            _turn: turn,
+        };
+        for node in Node::ALL {
+            cluster.start_node(node);
+        }
+        for arguments in &options.volumes {
+            let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+            cluster.until_done(&words, READY_WITHIN);
+        }
+        cluster.until_in_sync(READY_WITHIN);
+        cluster
+    }
+
+    /// The cluster's folder: `a1.toml`, `a1/`, `a1.log` …
+    ///
+    /// # Panics
+    /// Never: it is there as long as the cluster is.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.as_ref().expect("the folder goes last").path()
+    }
+
+    /// Starts a node that does not run.
+    ///
+    /// # Panics
+    /// When it runs.
+    pub fn start_node(&mut self, node: Node) {
+        assert!(
+            self.processes[node.index()].is_none(),
+            "{node:?} runs already"
+        );
+        let started = Process::start(self.folder(), node, self.namespace(node));
+        self.processes[node.index()] = Some(started);
+    }
+
+    /// `kill -9`, and waits until the process is gone.
+    ///
+    /// # Panics
+    /// When the node does not run.
+    pub fn kill(&mut self, node: Node) {
+        let mut process = self.processes[node.index()]
+            .take()
+            .expect("only what runs can be killed");
+        process.signal(Signal::KILL);
+        process.wait(Duration::from_secs(10));
+    }
+
+    /// `kill -9` for several nodes, all before the first is waited for.
+    ///
+    /// # Panics
+    /// When one does not run.
+    pub fn kill_at_once(&mut self, nodes: &[Node]) {
+        for node in nodes {
+            self.signal(*node, Signal::KILL);
+        }
+        for node in nodes {
+            self.kill(*node);
+        }
+    }
+
+    /// Sends a signal to a node that runs.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn signal(&self, node: Node, signal: Signal) {
+        self.processes[node.index()]
+            .as_ref()
+            .expect("only what runs takes signals")
+            .signal(signal);
+    }
+
+    /// Stops a node politely; its exit code, if it ended by itself.
+    ///
+    /// # Panics
+    /// When it does not run, or does not stop within ten seconds.
+    pub fn stop_node(&mut self, node: Node) -> Option<i32> {
+        let mut process = self.processes[node.index()]
+            .take()
+            .expect("only what runs can be stopped");
+        process.signal(Signal::TERM);
+        process.wait(Duration::from_secs(10))
+    }
+
+    /// Whether a node's process was started and not ended by the test.
+    #[must_use]
+    pub fn runs(&self, node: Node) -> bool {
+        self.processes[node.index()].is_some()
+    }
+
+    /// Changes the links between two nodes, both ways.
+    ///
+    /// # Panics
+    /// When the nodes are not in namespaces.
+    pub fn set_link(&self, one: Node, other: Node, condition: Condition) {
+        self.switch().set(one.index(), other.index(), condition);
+    }
+
+    /// The links between the nodes.
+    ///
+    /// # Panics
+    /// When the nodes are not in namespaces.
+    #[must_use]
+    pub fn switch(&self) -> &Switch {
+        &self
+            .network
+            .as_ref()
+            .expect("links need nodes in namespaces")
+            .0
+    }
+
+    /// The node's network namespace.
+    #[must_use]
+    pub fn namespace(&self, node: Node) -> Option<&str> {
+        self.network
+            .as_ref()
+            .map(|(_, namespaces)| namespaces[node.index()].name())
+    }
+
+    /// Where a node is.
+    #[must_use]
+    pub fn addresses(&self, node: Node) -> &Addresses {
+        &self.addresses[node.index()]
+    }
+
+    /// The node's NBD server.
+    #[must_use]
+    pub fn nbd(&self, node: Node) -> Endpoint {
+        Endpoint {
+            namespace: self.namespace(node).map(str::to_owned),
+            address: self.addresses(node).nbd(),
+        }
+    }
+
+    /// Waits until every volume is in sync everywhere and all nodes answer.
+    ///
+    /// # Panics
+    /// When that takes longer than `limit`.
+    #[track_caller]
+    pub fn until_in_sync(&self, limit: Duration) {
+        let mut last = None;
+        let done = patience::within(limit, || {
+            last = self.status();
+            let status = last.as_ref()?;
+            (status.volumes_in_sync == status.volumes && status.nodes_silent.is_empty())
+                .then_some(())
+        });
+        assert!(done.is_some(), "not in sync within {limit:?}: {last:#?}");
+    }
+
+    /// The process id of a node that runs.
+    ///
+    /// # Panics
+    /// When it does not run.
+    #[must_use]
+    pub fn process_id(&self, node: Node) -> u32 {
+        self.processes[node.index()]
+            .as_ref()
+            .expect("only what runs has a process")
+            .id()
+    }
+
+    fn print_logs(&self) {
+        for node in Node::ALL {
+            let text = fs::read_to_string(self.folder().join(format!("{}.log", node.name())))
+                .unwrap_or_default();
+            let lines: Vec<&str> = text.lines().collect();
+            eprintln!(
+                "---- the end of {}'s log ({} lines)",
+                node.name(),
+                lines.len()
+            );
+            for line in &lines[lines.len().saturating_sub(LOG_LINES)..] {
+                eprintln!("{line}");
+            }
+        }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for process in self.processes.iter_mut().flatten() {
+            process.signal(Signal::KILL);
+        }
+        if std::thread::panicking() {
+            self.print_logs();
+            let kept: Option<PathBuf> = self.folder.take().map(TempDir::keep);
+            eprintln!(
+                "---- the cluster's folder is kept: {}",
+                kept.unwrap_or_default().display()
+            );
+        }
+    }
+}
+
+fn network() -> (Switch, Vec<Namespace>) {
+    let namespaces = Node::ALL
+        .map(|node| Namespace::create(node.name()).expect("namespaces can be made (as root)"));
+    let namespaces = Vec::from(namespaces);
+    (
+        Switch::start(&namespaces, 1).expect("links can be made (as root)"),
+        namespaces,
+    )
+}
+
+/// An address of loopback's 16 million that no other process's test has.
+fn loopback(node: Node) -> IpAddr {
+    let process = std::process::id();
+    IpAddr::V4(Ipv4Addr::new(
+        127,
+        1 + ((process >> 8) % 250) as u8,
+        (process % 256) as u8,
+        10 + node.index() as u8,
+    ))
+}

@@ -1,0 +1,142 @@
+//! The nodes' configuration files and certificates.
+
+use crate::cluster::Node;
+use isthmus_engine::NodeId;
+use isthmus_transport::Authority;
+use std::fmt::Write as _;
+use std::fs;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+
+const CLUSTER_ID: u64 = 0x7e57_0000_0000_0001;
+const PEER_PORT: u16 = 9540;
+const API_PORT: u16 = 9440;
+const NBD_PORT: u16 = 10809;
+
+/// Where a node listens.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    peer: IpAddr,
+    local: IpAddr,
+}
+
+impl Addresses {
+    /// A node that other nodes reach at `peer`, and its clients at `local`.
+    #[must_use]
+    pub const fn new(peer: IpAddr, local: IpAddr) -> Addresses {
+        Addresses { peer, local }
+    }
+
+    /// Its NBD server's.
+    #[must_use]
+    pub fn nbd(&self) -> SocketAddr {
+        SocketAddr::new(self.local, NBD_PORT)
+    }
+
+    /// Its admin API's.
+    #[must_use]
+    pub fn api(&self) -> SocketAddr {
+        SocketAddr::new(self.local, API_PORT)
+    }
+
+    /// Where other nodes reach it.
+    #[must_use]
+    pub fn peer(&self) -> SocketAddr {
+        SocketAddr::new(self.peer, PEER_PORT)
+    }
+}
+
+/// How long things may take, in ms.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// A grant's length.
+    pub lease_ms: u64,
+    /// A replica's silence.
+    pub replica_timeout_ms: u64,
+    /// kvdb's heartbeat.
+    pub heartbeat_ms: u64,
+    /// kvdb's silence before an election.
+    pub election_timeout_ms: u64,
+}
+
+impl Timing {
+    /// Shorter than the product's own, so that many failovers fit into a test; long enough for a busy machine.
+    pub const QUICK: Timing = Timing {
+        lease_ms: 1500,
+        replica_timeout_ms: 1000,
+        heartbeat_ms: 100,
+        election_timeout_ms: 500,
+    };
+    /// The product's own.
+    pub const USUAL: Timing = Timing {
+        lease_ms: 3000,
+        replica_timeout_ms: 2000,
+        heartbeat_ms: 100,
+        election_timeout_ms: 500,
+    };
+}
+
+/// Writes `tls/` and a configuration file for each node.
+///
+/// # Errors
+/// The folder can't be written.
+pub fn write(folder: &Path, addresses: &[Addresses; 3], timing: &Timing) -> io::Result<()> {
+    let tls = folder.join("tls");
+    let authority = Authority::create(&tls, CLUSTER_ID)?;
+    for node in Node::ALL {
+        authority.issue(&tls, node.name(), NodeId(node.index() as u32 + 1))?;
+        fs::write(
+            folder.join(format!("{}.toml", node.name())),
+            text(node, addresses, timing),
+        )?;
+    }
+    Ok(())
+}
+
+fn text(node: Node, addresses: &[Addresses; 3], timing: &Timing) -> String {
+    let name = node.name();
+    let own = &addresses[node.index()];
+    let nbd = |key: &str, node: Node, addresses: &Addresses| match node {
+        Node::A1 | Node::B1 => format!("{key} = \"{}\"\n", addresses.nbd()),
+        Node::W1 => String::new(),
+    };
+    let mut text = format!(
+        "node = \"{name}\"\ndata_dir = \"{name}\"\nbootstrap = {}\n\
+         [cluster]\nname = \"test\"\nid = \"{CLUSTER_ID:016x}\"\n\
+         [listen]\npeer = \"{}\"\napi = \"{}\"\n{}\
+         [tls]\nauthority = \"tls/ca.pem\"\ncertificate = \"tls/{name}.pem\"\nkey = \"tls/{name}-key.pem\"\n\
+         [timing]\nlease_ms = {}\nreplica_timeout_ms = {}\nheartbeat_ms = {}\nelection_timeout_ms = {}\n\
+         [journal]\nsegment_mib = 40\nsegments = 4\n",
+        node == Node::A1,
+        own.peer(),
+        own.api(),
+        nbd("nbd", node, own),
+        timing.lease_ms,
+        timing.replica_timeout_ms,
+        timing.heartbeat_ms,
+        timing.election_timeout_ms,
+    );
+    for (id, node) in (1..).zip(Node::ALL) {
+        let role = if node == Node::W1 { "witness" } else { "data" };
+        // Writing to a String can't fail.
+        let _ = write!(
+            text,
+            "[[domain]]\nid = {id}\nname = \"{}\"\nrole = \"{role}\"\n",
+            node.domain()
+        );
+    }
+    for (id, node) in (1..).zip(Node::ALL) {
+        let addresses = &addresses[node.index()];
+        let _ = write!(
+            text,
+            "[[member]]\nid = {id}\nname = \"{}\"\ndomain = \"{}\"\npeer_address = \"{}\"\napi_address = \"{}\"\n{}",
+            node.name(),
+            node.domain(),
+            addresses.peer(),
+            addresses.api(),
+            nbd("nbd_address", node, addresses),
+        );
+    }
+    text
+}

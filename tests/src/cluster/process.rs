@@ -1,0 +1,90 @@
+//! One node's process.
+
+use crate::binaries;
+use crate::cluster::Node;
+use crate::patience;
+pub use rustix::process::Signal;
+use rustix::process::{Pid, kill_process};
+use std::fs::File;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// A process that was started and not yet waited for; killed when dropped.
+#[derive(Debug)]
+pub struct Process(Child);
+
+impl Process {
+    /// Starts `isthmusd run` for a node; its log goes to the end of `<node>.log`.
+    ///
+    /// # Panics
+    /// When it can't be started.
+    #[must_use]
+    pub fn start(folder: &Path, node: Node, namespace: Option<&str>) -> Process {
+        let log = folder.join(format!("{}.log", node.name()));
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(log)
+            .expect("a log in the cluster's folder");
+        let mut command = match namespace {
+            None => Command::new(binaries::isthmusd()),
+            Some(namespace) => {
+                // nsenter becomes the node: the process id is the node's.
+                let mut command = Command::new("nsenter");
+                command
+                    .arg(format!("--net=/run/netns/{namespace}"))
+                    .arg(binaries::isthmusd());
+                command
+            }
+        };
+        command
+            .arg("run")
+            .arg("--config")
+            .arg(folder.join(format!("{}.toml", node.name())));
+        command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a file can be opened twice"))
+            .stderr(log);
+        Process(
+            command
+                .spawn()
+                .expect("isthmusd was built and can be started"),
+        )
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Sends a signal. One that has ended takes none, and that is no fault.
+    pub fn signal(&self, signal: Signal) {
+        let id = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw);
+        // It is not yet waited for, so the id is still its own.
+        let _ = id.map(|id| kill_process(id, signal));
+    }
+
+    /// Waits for its end; its exit code, none when a signal ended it.
+    ///
+    /// # Panics
+    /// When it does not end within `limit`.
+    #[track_caller]
+    pub fn wait(&mut self, limit: Duration) -> Option<i32> {
+        let ended = patience::within(limit, || {
+            self.0.try_wait().expect("a child can be waited for")
+        });
+        ended
+            .unwrap_or_else(|| panic!("process {} did not end within {limit:?}", self.0.id()))
+            .code()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
