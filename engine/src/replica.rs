@@ -248,9 +248,12 @@ impl Replica {
     /// The durable state, as a checkpoint keeps it. Entries after the committed position are not part of it.
     #[must_use]
     pub fn durable(&self) -> Durable {
+        // Without the epochs of those entries, too: replaying them notes these again.
+        let mut history = self.log.history().clone();
+        history.cut(self.log.committed());
         Durable {
             configuration: self.configuration.clone(),
-            history: self.log.history().clone(),
+            history,
             committed: self.log.committed(),
             tail: Vec::new(),
             whole: self.whole,
@@ -549,6 +552,27 @@ impl Replica {
         if let Some(primary) = self.primary_mut() {
             primary.reads.remove(&op);
         }
+    }
+
+    /// Whether a replica that may be in sync and isn't could be brought back from here now: it has a session, and this replica may be primary.
+    #[must_use]
+    pub fn could_bring_back(&self) -> bool {
+        let Some(view) = &self.view else { return false };
+        let in_sync = &view.configuration.in_sync;
+        let free = view
+            .configuration
+            .primary
+            .is_none_or(|primary| primary == self.me);
+        let lacks = view
+            .eligible
+            .iter()
+            .any(|replica| !in_sync.contains(replica) && self.sessions.contains(&replica.node));
+        self.damaged.is_none()
+            && self.whole
+            && free
+            && in_sync.contains(&self.me)
+            && view.eligible.contains(&self.me)
+            && lacks
     }
 
     /// The nodes that copy from this primary.

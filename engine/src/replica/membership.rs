@@ -243,9 +243,9 @@ impl Replica {
             return;
         }
         let ready = primary.members.values().find(|member| {
-            member
-                .joiner
-                .is_some_and(|joiner| joiner.copied && !joiner.asked)
+            // Asked for already and no newer epoch seen: the question may have been lost. Asking again is harmless, since
+            // kvdb compares the epoch.
+            member.joiner.is_some_and(|joiner| joiner.copied)
                 && member.stage == Stage::Aligned
                 && member.durable >= committed
                 && member.grant_until > now

@@ -160,6 +160,7 @@ impl<R> Mirror<R> {
         self.with_engine(context, |engine, now, effects| {
             engine.on_session_up(now, peer, effects)
         });
+        self.tell_wanted(context);
     }
 
     /// The session with a peer is gone.
@@ -168,6 +169,7 @@ impl<R> Mirror<R> {
         self.with_engine(context, |engine, now, effects| {
             engine.on_session_down(now, peer, effects)
         });
+        self.tell_wanted(context);
     }
 
     /// kvdb has answered a proposal.

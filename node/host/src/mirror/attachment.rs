@@ -45,8 +45,9 @@ impl<R> Mirror<R> {
         self.tell_wanted(context);
     }
 
-    fn tell_wanted(&mut self, context: &mut Context<'_, R>) {
-        let wanted = self.clients > 0 || !self.waiters.is_empty();
+    /// A primary is wanted by clients; and without any, as long as a replica is to be brought back.
+    pub(super) fn tell_wanted(&mut self, context: &mut Context<'_, R>) {
+        let wanted = self.clients > 0 || !self.waiters.is_empty() || self.engine.could_bring_back();
         if wanted != self.engine.is_wanted() {
             self.with_engine(context, |engine, now, effects| {
                 engine.want(now, wanted, effects)

@@ -252,5 +252,6 @@ impl<R> Mirror<R> {
             engine.on_view(now, view, effects)
         });
         self.look_at_attachment(context);
+        self.tell_wanted(context);
     }
 }
