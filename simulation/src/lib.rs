@@ -1,1 +1,20 @@
-//! simulation
+//! Whole clusters in one thread from one seed: two data nodes, each the real host (`node/host`: engine, journal and extents joined)
+//! over a simulated disk, a link that cuts and reorders, clocks that drift, an operator, clients, and crashes of everything at any time.
+//! The checkers then say whether what the clients saw can be told from one correct disk.
+//!
+//! What is *not* simulated: kvdb is an atomic stand-in, the real `isthmus_catalog::Catalog::apply` behind a service that each node
+//! reaches, or not, with delays and lost answers ([`cluster`], `kvdb`). openraft's own elections, log and snapshots are not run here yet.
+//! quinn, TLS, NBD and the kernel's disk are replaced, too; real processes in `tests/` cover these.
+//!
+//! Reading order: [`scenario`] (what a seed decides), [`cluster`] (the simulated world and its loop), [`content`] (how a sector tells who
+//! wrote it), [`checkers`] (what must hold), [`timeline`] (what is left for people to read).
+
+pub mod checkers;
+pub mod clock;
+pub mod cluster;
+pub mod content;
+pub mod scenario;
+pub mod schedule;
+pub mod timeline;
+
+pub use cluster::{Failure, Simulation, Summary};

@@ -1,0 +1,188 @@
+//! The operator, who deactivates and activates sites at any time, also the wrong one, also against what was asked just before; and the
+//! domain updates that this begins, each of which ends only with its proof, by the rules of `isthmusd`'s driver.
+
+use super::{Event, Simulation};
+use crate::schedule::{MILLISECOND, SECOND};
+use isthmus_catalog::{Catalog, Command, DomainState, Handover, UpdateAction, UpdateStatus};
+use isthmus_engine::{DomainId, NodeId, VolumeId};
+use std::collections::{BTreeMap, BTreeSet};
+
+const LOOK: u64 = 100 * MILLISECOND;
+
+/// What is known of a domain update under way, on the node that leads kvdb.
+#[derive(Debug)]
+struct Update {
+    revision: u64,
+    ending: BTreeSet<VolumeId>,
+    ending_since: Option<u64>,
+}
+
+/// The operator's side of the cluster.
+#[derive(Debug, Default)]
+pub(super) struct Operator {
+    /// By the update's name.
+    updates: BTreeMap<String, Update>,
+    /// Faults are over: everything is to be active.
+    pub heals: bool,
+}
+
+impl Simulation {
+    pub(super) fn operator_looks(&mut self) {
+        let Some(every) = self
+            .scenario
+            .operator_every
+            .filter(|_| !self.operator.heals)
+        else {
+            return;
+        };
+        let pause = if self.random.chance(1, 4) {
+            100 * MILLISECOND
+        } else {
+            2 * every
+        };
+        self.schedule
+            .after(self.random.below(pause) + 1, Event::Operator);
+        let witness_too = self.random.chance(1, 10);
+        let domain = DomainId(1 + self.random.below(2 + u64::from(witness_too)) as u32);
+        if self.random.chance(1, 2) {
+            self.deactivate(domain);
+        } else {
+            self.ask_kvdb(Command::Activate { domain });
+        }
+    }
+
+    fn deactivate(&mut self, domain: DomainId) {
+        let mut answering: BTreeSet<NodeId> = [NodeId(3)].into();
+        for node in &self.nodes {
+            if node.answers() && node.reaches_kvdb && node.registered {
+                answering.insert(node.id);
+            }
+        }
+        self.ask_kvdb(Command::Deactivate {
+            domain,
+            answering,
+            accept_data_loss: false,
+        });
+    }
+
+    pub(super) fn carry_domain_updates_on(&mut self) {
+        self.schedule.after(LOOK, Event::DomainUpdates);
+        if self.kvdb.is_down {
+            return;
+        }
+        let catalog = self.kvdb.catalog().clone();
+        let under_way: Vec<_> = catalog
+            .updates
+            .iter()
+            .filter(|update| {
+                matches!(
+                    update.status,
+                    UpdateStatus::Pending | UpdateStatus::InProgress
+                )
+            })
+            .cloned()
+            .collect();
+        self.operator
+            .updates
+            .retain(|name, _| under_way.iter().any(|update| update.name == *name));
+        for record in under_way {
+            let fresh = Update {
+                revision: catalog.revision,
+                ending: BTreeSet::new(),
+                ending_since: None,
+            };
+            let mut update = self.operator.updates.remove(&record.name).unwrap_or(fresh);
+            let domain = record.domain;
+            let command = match record.action {
+                UpdateAction::Deactivate => {
+                    self.is_fenced(&catalog, domain, &mut update)
+                        .then(|| Command::Deactivated {
+                            domain,
+                            proof: "simulated".to_owned(),
+                        })
+                }
+                UpdateAction::Activate => self
+                    .has_caught_up(domain, update.revision)
+                    .then_some(Command::Activated { domain }),
+            };
+            self.operator.updates.insert(record.name, update);
+            if let Some(command) = command {
+                self.ask_kvdb(command);
+            }
+        }
+        if self.operator.heals {
+            self.activate_all(&catalog);
+        }
+    }
+
+    /// The same proof as `node/src/domains/fence.rs`: every node of the domain says that it serves nothing, or a giver of each
+    /// volume outside has acted on the deactivation, and a lease has passed since.
+    fn is_fenced(&self, catalog: &Catalog, domain: DomainId, update: &mut Update) -> bool {
+        let now = self.schedule.now();
+        let Some(inside) = self.nodes.iter().find(|node| node.domain == domain) else {
+            return true;
+        };
+        let acted = |id: NodeId| {
+            self.nodes.iter().any(|node| {
+                node.id == id
+                    && node.answers()
+                    && node.reaches_kvdb
+                    && node.acted_on >= update.revision
+            })
+        };
+        if acted(inside.id) && inside.serves_nothing(now) {
+            return true;
+        }
+        for (volume, record) in &catalog.volumes {
+            if update.ending.contains(volume) {
+                continue;
+            }
+            let opened_elsewhere = record.opened
+                && record
+                    .primary
+                    .is_some_and(|primary| primary.node != inside.id);
+            let mut givers = record
+                .granted_set
+                .iter()
+                .filter(|replica| replica.node != inside.id)
+                .peekable();
+            let nobody_gives = givers.peek().is_none();
+            if !opened_elsewhere
+                && record.handover != Handover::Released
+                && !nobody_gives
+                && !givers.any(|replica| acted(replica.node))
+            {
+                return false;
+            }
+            update.ending.insert(*volume);
+        }
+        let since = *update.ending_since.get_or_insert(now);
+        // The witness leads: its clock is one of those that run half a percent too fast.
+        let waited = (now - since) * 1_005 / 1_000;
+        waited >= self.scenario.settings.lease_of_giver().as_nanos() as u64
+    }
+
+    fn has_caught_up(&self, domain: DomainId, revision: u64) -> bool {
+        let mut nodes = self
+            .nodes
+            .iter()
+            .filter(|node| node.domain == domain)
+            .peekable();
+        nodes.peek().is_none()
+            || nodes.all(|node| node.answers() && node.reaches_kvdb && node.acted_on >= revision)
+    }
+
+    fn activate_all(&mut self, catalog: &Catalog) {
+        let pending: Vec<DomainId> = catalog
+            .domains
+            .iter()
+            .filter(|(_, domain)| domain.state == DomainState::Inactive)
+            .map(|(id, _)| *id)
+            .collect();
+        for domain in pending {
+            if self.random.below(SECOND) < LOOK {
+                self.ask_kvdb(Command::Activate { domain });
+            }
+        }
+    }
+}

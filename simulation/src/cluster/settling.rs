@@ -1,0 +1,269 @@
+//! The end of a run: faults stop, everything heals, and within a bounded time the cluster must be well again. Every volume is opened
+//! at one site until both replicas are in sync, and read whole; then at the other site, and read whole: both must show the same, and
+//! nothing that was acknowledged may be missing (which the reads' checker says).
+
+use super::node::Input;
+use super::{Event, Simulation};
+use crate::checkers::Kind;
+use crate::content::SECTOR_BYTES;
+use crate::schedule::{MILLISECOND, SECOND};
+use isthmus_engine::VolumeId;
+use isthmus_host::Outcome;
+use std::collections::{BTreeMap, BTreeSet};
+
+const LOOK: u64 = 100 * MILLISECOND;
+/// How long clients have to finish what they do.
+const CLIENTS_TIME_MAX: u64 = 40 * SECOND;
+/// How long each visit may take, from the end of the one before to the last byte read.
+const VISIT_TIME_MAX: u64 = 60 * SECOND;
+const READ_SECTORS: u64 = 256;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Visit {
+    Away,
+    Attaching(u64),
+    /// Waits until both replicas are in sync.
+    Attached,
+    Reading,
+    Done,
+}
+
+/// One volume's inspection.
+#[derive(Debug)]
+struct Inspection {
+    sectors: u64,
+    node: usize,
+    visit: Visit,
+    reads: BTreeSet<u64>,
+    first_site_done: bool,
+}
+
+/// How far settling is.
+#[derive(Debug)]
+pub(super) struct Settling {
+    since: u64,
+    visits_since: Option<u64>,
+    inspections: BTreeMap<VolumeId, Inspection>,
+    waiting: BTreeMap<u64, VolumeId>,
+    second_visits: bool,
+}
+
+impl Simulation {
+    /// Faults end, everything heals.
+    pub(super) fn settle(&mut self) {
+        let now = self.schedule.now();
+        self.note(|| "faults end".into());
+        self.operator.heals = true;
+        self.clients.go_home = true;
+        self.heal_all();
+        self.at_kvdb(super::kvdb::Event::Up);
+        for index in [0, 1] {
+            self.at_kvdb(super::kvdb::Event::Reachable(index));
+            self.set_slowness(index, 1);
+            if let Some(pause) = self.nodes[index].paused {
+                self.resume(index, pause);
+            }
+            if self.nodes[index].host.is_none() {
+                self.schedule
+                    .after(self.random.below(SECOND), Event::Start(index));
+            }
+        }
+        let mut inspections = BTreeMap::new();
+        for (volume, record) in &self.kvdb.catalog().clone().volumes {
+            let inspection = Inspection {
+                sectors: record.bytes / SECTOR_BYTES,
+                node: self.random.below(2) as usize,
+                visit: Visit::Away,
+                reads: BTreeSet::new(),
+                first_site_done: false,
+            };
+            inspections.insert(*volume, inspection);
+        }
+        self.settling = Some(Settling {
+            since: now,
+            visits_since: None,
+            inspections,
+            waiting: BTreeMap::new(),
+            second_visits: false,
+        });
+        self.schedule.after(LOOK, Event::Settling);
+    }
+
+    pub(super) fn look_at_settling(&mut self) {
+        self.schedule.after(LOOK, Event::Settling);
+        for index in [0, 1] {
+            self.check_standing(index);
+        }
+        let now = self.schedule.now();
+        let home = self.clients.all_are_home();
+        let Some(settling) = &mut self.settling else {
+            return;
+        };
+        let Some(visits_since) = settling.visits_since else {
+            if home {
+                settling.visits_since = Some(now);
+            } else if now - settling.since > CLIENTS_TIME_MAX {
+                self.not_well("clients still wait for answers");
+            }
+            return;
+        };
+        if settling
+            .inspections
+            .values()
+            .all(|inspection| inspection.visit == Visit::Done)
+        {
+            if settling.second_visits {
+                self.finished = true;
+                return;
+            }
+            settling.second_visits = true;
+            settling.visits_since = Some(now);
+            for inspection in settling.inspections.values_mut() {
+                inspection.visit = Visit::Away;
+                inspection.node = 1 - inspection.node;
+                inspection.first_site_done = true;
+            }
+        } else if now - visits_since > VISIT_TIME_MAX {
+            self.not_well("a volume is not well");
+            return;
+        }
+        let volumes: Vec<VolumeId> = self
+            .settling
+            .as_ref()
+            .map(|settling| settling.inspections.keys().copied().collect())
+            .unwrap_or_default();
+        for volume in volumes {
+            self.inspect(volume);
+        }
+    }
+
+    fn inspect(&mut self, volume: VolumeId) {
+        let number = self.clients.number();
+        let both = self
+            .kvdb
+            .catalog()
+            .volumes
+            .get(&volume)
+            .is_some_and(|record| record.opened && record.in_sync.len() == record.replicas.len());
+        let Some(settling) = &mut self.settling else {
+            return;
+        };
+        let Some(inspection) = settling.inspections.get_mut(&volume) else {
+            return;
+        };
+        let (node, sectors) = (inspection.node, inspection.sectors);
+        match inspection.visit {
+            Visit::Away if self.nodes[node].host.is_some() => {
+                inspection.visit = Visit::Attaching(number);
+                settling.waiting.insert(number, volume);
+                self.send_to(node, 0, Input::Attach { volume, number });
+            }
+            Visit::Attached if both => {
+                inspection.visit = Visit::Reading;
+                let mut first = 0;
+                while first < sectors {
+                    let number = self.clients.number();
+                    if let Some(settling) = &mut self.settling {
+                        settling.waiting.insert(number, volume);
+                        if let Some(inspection) = settling.inspections.get_mut(&volume) {
+                            inspection.reads.insert(number);
+                        }
+                    }
+                    let count = READ_SECTORS.min(sectors - first);
+                    let life = self.nodes[node].life;
+                    self.submit(node, life, volume, (number, Kind::Read, first, count));
+                    first += count;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn settling_hears(&mut self, node: usize, number: u64, outcome: Outcome) {
+        let Some(settling) = &mut self.settling else {
+            return;
+        };
+        let Some(volume) = settling.waiting.remove(&number) else {
+            return;
+        };
+        let Some(inspection) = settling.inspections.get_mut(&volume) else {
+            return;
+        };
+        if inspection.visit == Visit::Attaching(number) {
+            inspection.visit = match &outcome {
+                Outcome::Attached => Visit::Attached,
+                _ => {
+                    // The set may not hold this site's replica yet: whoever does brings it back.
+                    if !inspection.first_site_done {
+                        inspection.node = 1 - inspection.node;
+                    }
+                    Visit::Away
+                }
+            };
+            self.note(|| format!("inspection of {volume} at n{}: {outcome:?}", node + 1));
+            return;
+        }
+        inspection.reads.remove(&number);
+        let all_read = inspection.reads.is_empty() && inspection.visit == Visit::Reading;
+        if all_read {
+            inspection.visit = Visit::Done;
+        }
+        if matches!(outcome, Outcome::Failed(_)) {
+            self.fail(format!(
+                "a healthy {volume} can't be read at n{}: {outcome:?}",
+                node + 1
+            ));
+            return;
+        }
+        self.operation_ends(node, volume, number, outcome);
+        if all_read {
+            self.send_to(node, 0, Input::Detach(volume));
+        }
+    }
+
+    pub(super) fn settling_demoted(&mut self, node: usize, volume: VolumeId) {
+        let Some(settling) = &mut self.settling else {
+            return;
+        };
+        let Some(inspection) = settling.inspections.get_mut(&volume) else {
+            return;
+        };
+        if inspection.node == node && matches!(inspection.visit, Visit::Attached | Visit::Reading) {
+            inspection.visit = Visit::Away;
+            inspection.reads.clear();
+            self.send_to(node, 0, Input::Detach(volume));
+        }
+    }
+
+    pub(super) fn settling_lost(&mut self, _node: usize) {
+        assert!(self.settling.is_none(), "nothing dies while all heals");
+    }
+
+    fn not_well(&mut self, what: &str) {
+        let now = self.schedule.now();
+        let mut text = format!(
+            "{what} though all faults ended {} s ago",
+            (now - self.scenario.faulty_until) / SECOND
+        );
+        for node in &self.nodes {
+            text.push_str(&format!(
+                "\n  {} (session {:?}, registered {}):",
+                node.id, node.session, node.registered
+            ));
+            for status in node
+                .host
+                .iter()
+                .flat_map(|host| host.status(node.clock.at(now)))
+            {
+                text.push_str(&format!("\n    {status:?}"));
+            }
+        }
+        for (volume, record) in &self.kvdb.catalog().volumes {
+            text.push_str(&format!("\n  kvdb {volume}: {record:?}"));
+        }
+        for (domain, record) in &self.kvdb.catalog().domains {
+            text.push_str(&format!("\n  kvdb {domain}: {record:?}"));
+        }
+        self.fail(text);
+    }
+}
