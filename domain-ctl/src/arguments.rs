@@ -174,7 +174,7 @@ pub enum Create {
         #[arg(long, value_parser = size::parse)]
         size: u64,
         /// Its logical block size in bytes
-        #[arg(long, default_value = "4096", value_parser = ["512", "4096"])]
+        #[arg(long, default_value = "512", value_parser = ["512", "4096"])]
         block_size: String,
         /// What happens when a replica is lost
         #[arg(long, value_enum, default_value_t)]

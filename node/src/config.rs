@@ -159,8 +159,8 @@ pub struct Journal {
 impl Default for Journal {
     fn default() -> Journal {
         Journal {
-            segment_mib: 64,
-            segments: 8,
+            segment_mib: 16,
+            segments: 16,
         }
     }
 }

@@ -33,7 +33,7 @@ pub fn start(format: LogFormat) -> anyhow::Result<()> {
         .filter(|text| !text.is_empty());
     let text = text
         .as_deref()
-        .unwrap_or("info,openraft=warn,quinn=warn,rustls=warn");
+        .unwrap_or("info,openraft=error,quinn=warn,rustls=warn");
     let filter =
         EnvFilter::try_new(text).map_err(|error| anyhow::anyhow!("RUST_LOG '{text}': {error}"))?;
     let lines = tracing_subscriber::fmt()

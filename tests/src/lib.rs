@@ -5,9 +5,10 @@
 //! NBD client of our own ([`nbd`]) and keeps a [`history`] of what was acknowledged; every sector says which write it came
 //! from ([`stamp`]), so that what is read later is known to be right, or to be lost, torn or taken from somewhere else.
 //!
-//! Reading order: [`cluster`], [`control`], [`nbd`], [`stamp`], [`history`], [`load`], [`verify`], [`link`]; and what they
+//! Reading order: [`cluster`], [`control`], [`nbd`], [`stamp`], [`history`], [`load`], [`verify`], [`link`]; [`bench`]; and what they
 //! stand on: [`binaries`], [`patience`], [`random`], [`tool`], [`turn`].
 
+pub mod bench;
 pub mod binaries;
 pub mod cluster;
 pub mod control;

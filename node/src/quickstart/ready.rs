@@ -77,7 +77,7 @@ fn create(agent: &ureq::Agent, address: &str, volume: &Volume) -> anyhow::Result
     let wanted = CreateVolume {
         name: volume.name.clone(),
         bytes: volume.bytes,
-        block_bytes: 4096,
+        block_bytes: 512,
         on_peer_loss: OnPeerLoss::default(),
         durability: Durability::default(),
         preferred_domain: None,
