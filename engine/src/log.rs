@@ -50,6 +50,9 @@ impl Log {
         committed: Seq,
         tail: impl IntoIterator<Item = Entry>,
     ) -> Log {
+        // The entries of the tail note their epochs themselves.
+        let mut history = history;
+        history.cut(committed);
         let mut log = Log {
             history,
             end: committed,
