@@ -150,6 +150,7 @@ impl Replica {
             && primary
                 .members
                 .values()
+                .filter(|member| member.counts())
                 .all(|member| member.grant_until > now)
     }
 

@@ -71,13 +71,10 @@ impl Replica {
         member.stage = Stage::Unreached;
         member.durable = crate::ids::Seq::ZERO;
         member.lost.get_or_insert(now);
-        if let Some(joiner) = &mut member.joiner {
-            joiner.copied = false;
-            // Never asked for: kvdb can't have added it, so it need not be waited for.
-            if !joiner.asked {
-                primary.members.remove(&node);
-                primary.join_tried.insert(node, now);
-            }
+        // Never asked for: kvdb can't have added it, so it need not be waited for.
+        if !member.is_member_perhaps() {
+            primary.members.remove(&node);
+            primary.join_tried.insert(node, now);
         }
         self.step(now, effects);
     }

@@ -26,9 +26,15 @@ impl Member {
         }
     }
 
-    /// Whether writes and grants wait for it: members of the set always, joiners from when records go to them (I6).
+    /// Whether writes and grants wait for it: members of the set always, joiners from when records go to them, and from when
+    /// kvdb was asked to add them also while they are away, until a newer epoch says what came of it (I6).
     pub(super) fn counts(&self) -> bool {
-        self.joiner.is_none() || self.stage == Stage::Aligned
+        self.is_member_perhaps() || self.stage == Stage::Aligned
+    }
+
+    /// Whether it is in the set, for all that is known here: kvdb may have added a joiner that it was asked to.
+    pub(super) fn is_member_perhaps(&self) -> bool {
+        self.joiner.is_none_or(|joiner| joiner.asked)
     }
 }
 
@@ -148,7 +154,10 @@ impl Replica {
         member.heard = now;
         member.stage = Stage::Aligned;
         member.durable = Seq::ZERO;
-        if member.joiner.is_some() {
+        if !member.is_member_perhaps() {
+            if let Some(joiner) = &mut member.joiner {
+                joiner.copied = false;
+            }
             let mut history = self.log.history().clone();
             history.cut(ours);
             // The host adds its dirty map of the joiner, if that reaches back to `common`.
@@ -168,6 +177,12 @@ impl Replica {
         } else {
             let Some(common) = common.filter(|common| *common >= ours && *common >= committed)
             else {
+                if member.joiner.is_some() {
+                    // Not what was asked for any more: a newer epoch is to leave it out.
+                    member.stage = Stage::Unreached;
+                    member.lost = Some(now);
+                    return;
+                }
                 let reason = format!(
                     "{from} is in the in-sync set of epoch {epoch}, but its log (end {end}, committed {committed}) and ours (end {}, committed {ours}) have only {common:?} in common",
                     self.log.end()
