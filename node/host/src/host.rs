@@ -470,6 +470,7 @@ impl<D: Disk, R> Host<D, R> {
         for mirror in self.mirrors.values_mut() {
             mirror.checkpoint_if_due(context!(self, now, outputs));
             mirror.on_durable(context!(self, now, outputs), durable);
+            mirror.take_deferred(context!(self, now, outputs));
             mirror.begin_waiting(context!(self, now, outputs));
         }
         // What that journalled or submitted starts now.

@@ -30,6 +30,7 @@ use attachment::Waiter;
 use checkpoint::Checkpoint;
 use clients::{Merge, Operation, Request};
 use copying::{Joining, SourceRead, Target};
+use messages::Arrival;
 
 /// What a mirror works with for the length of one call.
 pub struct Context<'a, R> {
@@ -47,6 +48,15 @@ pub struct Context<'a, R> {
     pub journal_reserve: u64,
 }
 
+impl<R> Context<'_, R> {
+    /// Free journal bytes.
+    fn journal_room(&self) -> u64 {
+        self.journal
+            .capacity_bytes()
+            .saturating_sub(self.journal.used_bytes())
+    }
+}
+
 /// A dirty map of a replica that is out of the set: everything that changed after `from`.
 #[derive(Clone, Debug)]
 pub(crate) struct AbsentMap {
@@ -62,6 +72,12 @@ struct Doubtful {
     payload: Payload,
     /// Its head, as made or received.
     head: Bytes,
+}
+
+impl Doubtful {
+    fn bytes(&self) -> u64 {
+        (self.head.len() + self.payload.data.len()) as u64
+    }
 }
 
 /// What a store operation is for.
@@ -89,6 +105,10 @@ pub struct Mirror<R> {
     store: VolumeStore,
     /// Entries after the committed position, in order, with their bytes.
     window: VecDeque<Doubtful>,
+    /// Bytes in the window.
+    window_bytes: u64,
+    /// What came on the write lane and waits for room in the journal, in order. Bounded by what its primary lets in.
+    deferred: VecDeque<(NodeId, Arrival)>,
     /// The bytes of the record that is being handed to the engine.
     staged: Option<(Payload, Bytes)>,
     /// What was journalled and isn't durable yet.
@@ -157,6 +177,7 @@ impl<R> Mirror<R> {
     /// A session with a peer is up.
     pub fn on_session_up(&mut self, context: &mut Context<'_, R>, peer: NodeId) {
         self.held.retain(|(_, frame)| frame.to != peer);
+        self.deferred.retain(|(from, _)| *from != peer);
         self.with_engine(context, |engine, now, effects| {
             engine.on_session_up(now, peer, effects)
         });
@@ -166,6 +187,7 @@ impl<R> Mirror<R> {
     /// The session with a peer is gone.
     pub fn on_session_down(&mut self, context: &mut Context<'_, R>, peer: NodeId) {
         self.held.retain(|(_, frame)| frame.to != peer);
+        self.deferred.retain(|(from, _)| *from != peer);
         self.with_engine(context, |engine, now, effects| {
             engine.on_session_down(now, peer, effects)
         });

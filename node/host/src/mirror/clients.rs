@@ -141,11 +141,14 @@ impl<R> Mirror<R> {
         if !changes(request) || !self.engine.is_serving() {
             return false;
         }
-        let room = context
-            .journal
-            .capacity_bytes()
-            .saturating_sub(context.journal.used_bytes());
-        !self.waiting.is_empty() || room < context.journal_reserve || self.is_locked(request)
+        !self.waiting.is_empty() || !self.has_room(context) || self.is_locked(request)
+    }
+
+    /// Whether a client's change may be ordered. A checkpoint journals again what is in doubt, so that must never be more than
+    /// the reserve holds.
+    fn has_room(&self, context: &Context<'_, R>) -> bool {
+        context.journal_room() >= context.journal_reserve
+            && self.window_bytes <= context.journal_reserve / 2
     }
 
     fn is_locked(&self, request: &ClientRequest) -> bool {
@@ -163,10 +166,6 @@ impl<R> Mirror<R> {
     /// Begins what waited for a lock or for room, as far as it may.
     pub fn begin_waiting(&mut self, context: &mut Context<'_, R>) {
         while let Some(number) = self.waiting.front().copied() {
-            let room = context
-                .journal
-                .capacity_bytes()
-                .saturating_sub(context.journal.used_bytes());
             let Some(request) = self
                 .requests
                 .get(&number)
@@ -174,9 +173,7 @@ impl<R> Mirror<R> {
             else {
                 break;
             };
-            if self.engine.is_serving()
-                && (room < context.journal_reserve || self.is_locked(request))
-            {
+            if self.engine.is_serving() && (!self.has_room(context) || self.is_locked(request)) {
                 break;
             }
             self.waiting.pop_front();
@@ -371,7 +368,7 @@ impl<R> Mirror<R> {
                 self.engine.log().committed(),
                 &payload.checksums,
             );
-            self.window.push_back(Doubtful {
+            self.doubt(Doubtful {
                 entry,
                 payload,
                 head,

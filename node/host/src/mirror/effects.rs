@@ -37,11 +37,10 @@ impl<R> Mirror<R> {
             Effect::Send { to, message, after } => self.send(context, to, message, after),
             Effect::Apply { through } => self.apply(context, through),
             Effect::Cut { to } => {
-                while self
-                    .window
-                    .back()
-                    .is_some_and(|doubtful| doubtful.entry.position.seq > to)
+                while let Some(last) = self.window.back()
+                    && last.entry.position.seq > to
                 {
+                    self.window_bytes -= last.bytes();
                     self.window.pop_back();
                 }
             }
@@ -92,7 +91,7 @@ impl<R> Mirror<R> {
 
     fn journal_record(&mut self, context: &mut Context<'_, R>, token: Token, entry: Entry) {
         if let Some((payload, head)) = self.staged.take() {
-            self.window.push_back(Doubtful {
+            self.doubt(Doubtful {
                 entry,
                 payload,
                 head,
@@ -332,6 +331,12 @@ impl<R> Mirror<R> {
         );
     }
 
+    /// A record joins the window.
+    pub(super) fn doubt(&mut self, doubtful: Doubtful) {
+        self.window_bytes += doubtful.bytes();
+        self.window.push_back(doubtful);
+    }
+
     pub(super) fn doubtful(&self, seq: Seq) -> Option<&Doubtful> {
         let first = self.window.front()?.entry.position.seq;
         self.window
@@ -347,6 +352,7 @@ impl<R> Mirror<R> {
             let Some(doubtful) = self.window.pop_front() else {
                 break;
             };
+            self.window_bytes -= doubtful.bytes();
             self.apply_one(doubtful.entry, doubtful.payload);
         }
         self.merges_may_go_on(context);

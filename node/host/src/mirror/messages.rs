@@ -2,9 +2,18 @@
 
 use super::{Context, Mirror};
 use crate::output::Lane;
-use crate::wire::{self, Copying, TAG_COPY, TAG_MESSAGE, decode_record, decode_value};
+use crate::wire::{self, Copying, Record, TAG_COPY, TAG_MESSAGE, decode_record, decode_value};
 use bytes::Bytes;
 use isthmus_engine::{Message, NodeId};
+
+/// What came on the write lane, decoded.
+#[derive(Debug)]
+pub(super) enum Arrival {
+    /// A record, and its head as it came.
+    Record(Box<(Record, Bytes)>),
+    /// Anything else.
+    Message(Message),
+}
 
 impl<R> Mirror<R> {
     /// A frame from a peer, over the session that is up. Returns what was wrong with it, if something was: nothing has changed then.
@@ -19,26 +28,14 @@ impl<R> Mirror<R> {
             Lane::Write if wire::is_record(frame) => {
                 let record = decode_record(frame, self.volume, self.blocks)?;
                 let head = frame.slice(..frame.len() - record.payload.data.len());
-                self.staged = Some((record.payload, head));
-                let message = Message::Append {
-                    epoch: record.epoch,
-                    entry: record.entry,
-                    committed: record.committed,
-                };
-                self.with_engine(context, |engine, now, effects| {
-                    engine.on_message(now, from, message, effects)
-                });
-                // Not taken: the record was refused, or was held already.
-                self.staged = None;
+                self.arrives(context, from, Arrival::Record(Box::new((record, head))));
             }
             Lane::Write => {
                 let (message, _) = decode_value::<Message>(TAG_MESSAGE, frame)?;
                 if matches!(message, Message::Append { .. }) {
                     return Err(wire::Malformed("a record without its bytes".into()));
                 }
-                self.with_engine(context, |engine, now, effects| {
-                    engine.on_message(now, from, message, effects)
-                });
+                self.arrives(context, from, Arrival::Message(message));
             }
             Lane::Resync => {
                 let (copying, used) = decode_value::<Copying>(TAG_COPY, frame)?;
@@ -46,5 +43,59 @@ impl<R> Mirror<R> {
             }
         }
         Ok(())
+    }
+
+    /// A journal that is nearly full takes no more records: they, and what follows them, wait for the next checkpoint. Whatever is
+    /// about grants needs no order, and tells what is committed, without which there would be no checkpoint.
+    fn arrives(&mut self, context: &mut Context<'_, R>, from: NodeId, arrival: Arrival) {
+        let waits = match &arrival {
+            Arrival::Record(_) => !self.deferred.is_empty() || !self.has_room_to_follow(context),
+            Arrival::Message(
+                Message::GrantRequest { .. } | Message::Grant { .. } | Message::GiveUp { .. },
+            ) => false,
+            Arrival::Message(_) => !self.deferred.is_empty(),
+        };
+        if waits {
+            self.deferred.push_back((from, arrival));
+        } else {
+            self.take_arrival(context, from, arrival);
+        }
+    }
+
+    /// Takes what waited, as far as there is room now.
+    pub fn take_deferred(&mut self, context: &mut Context<'_, R>) {
+        while let Some((_, arrival)) = self.deferred.front() {
+            if matches!(arrival, Arrival::Record(_)) && !self.has_room_to_follow(context) {
+                return;
+            }
+            if let Some((from, arrival)) = self.deferred.pop_front() {
+                self.take_arrival(context, from, arrival);
+            }
+        }
+    }
+
+    fn take_arrival(&mut self, context: &mut Context<'_, R>, from: NodeId, arrival: Arrival) {
+        let message = match arrival {
+            Arrival::Message(message) => message,
+            Arrival::Record(record) => {
+                let (record, head) = *record;
+                self.staged = Some((record.payload, head));
+                Message::Append {
+                    epoch: record.epoch,
+                    entry: record.entry,
+                    committed: record.committed,
+                }
+            }
+        };
+        self.with_engine(context, |engine, now, effects| {
+            engine.on_message(now, from, message, effects)
+        });
+        // Not taken: the record was refused, or was held already.
+        self.staged = None;
+    }
+
+    /// A follower takes what its primary let in, so it goes on a little longer than a primary does.
+    fn has_room_to_follow(&self, context: &Context<'_, R>) -> bool {
+        context.journal_room() >= context.journal_reserve / 2
     }
 }

@@ -87,6 +87,8 @@ impl<R> Recovering<R> {
             engine,
             store,
             window: VecDeque::new(),
+            window_bytes: 0,
+            deferred: VecDeque::new(),
             staged: None,
             journalled: VecDeque::new(),
             persisted: Token::default(),
@@ -226,6 +228,7 @@ impl<R> Recovering<R> {
             self.durable.tail.len(),
             "window and log go together"
         );
+        mirror.window_bytes = mirror.window.iter().map(Doubtful::bytes).sum();
         mirror.engine = Replica::new(me, settings, self.durable, now);
         if let Some(reason) = self.broken {
             let mut effects = Effects::new();
