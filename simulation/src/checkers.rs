@@ -174,9 +174,8 @@ impl Checkers {
         }
         // A trim of no whole block asks nobody.
         if operation.count > 0 || operation.kind == Kind::Flush {
-            let volume = operation.volume;
-            self.acknowledging.answered(volume, node, epoch)?;
-            self.serving.answered(volume, node)?;
+            self.acknowledging.answered(operation, node, epoch)?;
+            self.serving.answered(operation, node)?;
         }
         Ok(())
     }
@@ -193,7 +192,7 @@ impl Checkers {
     /// kvdb has committed that a new primary serves: what was asked for before and is in doubt has happened by now, or never will.
     pub fn opened(&mut self, volume: VolumeId, epoch: Epoch, primary: NodeId) {
         let now = self.stamp();
-        self.serving.opened(volume, epoch, primary);
+        self.serving.opened(now, volume, epoch, primary);
         for number in self.doubtful.remove(&volume).unwrap_or_default() {
             if let Some(operation) = self.operations.get_mut(&number)
                 && operation.done == NEVER
@@ -205,7 +204,8 @@ impl Checkers {
 
     /// kvdb has committed a new state of a node's domain.
     pub fn domain_state(&mut self, node: NodeId, state: Option<DomainState>) {
-        self.serving.domain_state(node, state);
+        let now = self.stamp();
+        self.serving.domain_state(now, node, state);
     }
 
     /// What can be said only when all is over.

@@ -1,9 +1,13 @@
 //! At most one primary answers under an epoch, and the epochs under which a volume is answered never go back.
 //!
-//! Why it must hold: the epoch is the fencing token. Were an answer given under an older epoch after one under a newer, the older
-//! primary's reads could miss what the newer one acknowledged, and what it acknowledges itself could be lost (promises 1 to 3; I1, I4).
+//! Why it must hold: the epoch is the fencing token. Were a read answered under an older epoch after anything under a newer, it could
+//! miss what the newer primary acknowledged; were a change ordered under the older, it could be lost (promises 1 to 3; I1, I4).
 //! Two primaries under one epoch would order two writes at one place.
+//!
+//! One thing looks like going back and is not: a change that was asked for before, that every member held under the old epoch, and
+//! whose answer the old primary gives late (it was stopped in between). The new primary's log holds it, so it is as good as done.
 
+use super::{Kind, Operation, Stamp};
 use isthmus_engine::{Epoch, NodeId, VolumeId};
 use std::collections::BTreeMap;
 
@@ -11,6 +15,8 @@ use std::collections::BTreeMap;
 #[derive(Debug, Default)]
 pub struct Acknowledging {
     last: BTreeMap<VolumeId, (Epoch, NodeId)>,
+    /// When an epoch was first answered under.
+    first: BTreeMap<VolumeId, Stamp>,
 }
 
 impl Acknowledging {
@@ -18,15 +24,34 @@ impl Acknowledging {
     ///
     /// # Errors
     /// When another node did under this epoch, or anybody under a later one.
-    pub fn answered(&mut self, volume: VolumeId, node: NodeId, epoch: Epoch) -> Result<(), String> {
-        if let Some((last, who)) = self.last.get(&volume)
-            && (epoch < *last || (epoch == *last && node != *who))
-        {
-            return Err(format!(
-                "{node} answers for {volume} under epoch {epoch}, after {who} has under epoch {last}"
-            ));
+    pub fn answered(
+        &mut self,
+        operation: &Operation,
+        node: NodeId,
+        epoch: Epoch,
+    ) -> Result<(), String> {
+        let volume = operation.volume;
+        match self.last.get(&volume) {
+            Some((last, who)) if epoch == *last && node != *who => {
+                return Err(format!(
+                    "{node} answers for {volume} under epoch {epoch}, as {who} has"
+                ));
+            }
+            Some((last, who)) if epoch < *last => {
+                let since = self.first.get(&volume).copied().unwrap_or_default();
+                if operation.kind == Kind::Read || operation.begun > since {
+                    return Err(format!(
+                        "{node} answers {:?} {} of {volume} under epoch {epoch}, after {who} has under epoch {last}",
+                        operation.kind, operation.number
+                    ));
+                }
+                return Ok(());
+            }
+            Some((last, _)) if epoch == *last => return Ok(()),
+            _ => {}
         }
         self.last.insert(volume, (epoch, node));
+        self.first.insert(volume, operation.done);
         Ok(())
     }
 }

@@ -1,29 +1,33 @@
 //! Nothing is answered by a node of an inactive domain, nor by any node but the one that kvdb has opened last.
 //!
 //! Why it must hold: "deactivated" is what the operator is told when the fence is proven, and what he acts by (I8, promise 6); and
-//! from when a new primary is opened, another's answers are a split brain (promise 2, I3).
+//! from when a new primary is opened, another's answers are a split brain (promise 2, I3). The one exception is a change that was
+//! asked for before and that all members held by then: its late answer is true (see `acknowledging`).
 
+use super::{Kind, Operation, Stamp};
 use isthmus_catalog::DomainState;
 use isthmus_engine::{Epoch, NodeId, VolumeId};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// Who may answer.
 #[derive(Debug, Default)]
 pub struct Serving {
-    inactive: BTreeSet<NodeId>,
-    opened: BTreeMap<VolumeId, (Epoch, NodeId)>,
+    /// Since when.
+    inactive: BTreeMap<NodeId, Stamp>,
+    /// And since when.
+    opened: BTreeMap<VolumeId, (Epoch, NodeId, Stamp)>,
 }
 
 impl Serving {
     /// kvdb has committed that a primary serves.
-    pub fn opened(&mut self, volume: VolumeId, epoch: Epoch, primary: NodeId) {
-        self.opened.insert(volume, (epoch, primary));
+    pub fn opened(&mut self, now: Stamp, volume: VolumeId, epoch: Epoch, primary: NodeId) {
+        self.opened.insert(volume, (epoch, primary, now));
     }
 
     /// kvdb has committed a new state of a node's domain.
-    pub fn domain_state(&mut self, node: NodeId, state: Option<DomainState>) {
+    pub fn domain_state(&mut self, now: Stamp, node: NodeId, state: Option<DomainState>) {
         if matches!(state, Some(DomainState::Inactive | DomainState::Activating)) {
-            self.inactive.insert(node);
+            self.inactive.entry(node).or_insert(now);
         } else {
             self.inactive.remove(&node);
         }
@@ -33,16 +37,26 @@ impl Serving {
     ///
     /// # Errors
     /// When it must not.
-    pub fn answered(&self, volume: VolumeId, node: NodeId) -> Result<(), String> {
-        if self.inactive.contains(&node) {
+    pub fn answered(&self, operation: &Operation, node: NodeId) -> Result<(), String> {
+        let Operation {
+            kind,
+            number,
+            volume,
+            begun,
+            ..
+        } = operation;
+        let is_late = |since: Stamp| *kind != Kind::Read && *begun < since;
+        if let Some(since) = self.inactive.get(&node)
+            && !is_late(*since)
+        {
             return Err(format!(
-                "{node} answers for {volume}, but its domain is proven inactive"
+                "{node} answers {kind:?} {number} of {volume}, but its domain is proven inactive"
             ));
         }
-        match self.opened.get(&volume) {
-            Some((_, primary)) if *primary == node => Ok(()),
-            Some((epoch, primary)) => Err(format!(
-                "{node} answers for {volume}, but {primary} was opened under epoch {epoch}"
+        match self.opened.get(volume) {
+            Some((_, primary, since)) if *primary == node || is_late(*since) => Ok(()),
+            Some((epoch, primary, _)) => Err(format!(
+                "{node} answers {kind:?} {number} of {volume}, but {primary} was opened under epoch {epoch}"
             )),
             None => Err(format!(
                 "{node} answers for {volume}, which nobody has opened"
