@@ -29,6 +29,7 @@ use isthmus_nbd::{Address, Limits, Server};
 use isthmus_transport::{Lane, SessionId};
 use parking_lot::Mutex;
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -43,16 +44,34 @@ pub struct Replicas {
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
+/// The data directory, opened, before anything in it is read.
+pub struct OpenDirectory {
+    disk: FileDisk,
+    inputs: Inputs,
+    receiver: Receiver<Input>,
+}
+
+impl OpenDirectory {
+    /// Opens the data directory. To be done before anybody else writes there: opening sweeps away what a crash left half-made.
+    ///
+    /// # Errors
+    /// One line for the operator.
+    pub fn open(config: &Config) -> anyhow::Result<OpenDirectory> {
+        let (inputs, receiver) = inputs::channel();
+        let waker = inputs.clone();
+        let disk = FileDisk::open(&config.data_dir, Arc::new(move || waker.send(Input::Disk)))
+            .with_context(|| format!("can't use {}", config.data_dir.display()))?;
+        Ok(OpenDirectory { disk, inputs, receiver })
+    }
+}
+
 impl Replicas {
     /// Opens the replicas in the data directory (which recovers them), and starts to offer them over NBD.
     ///
     /// # Errors
     /// One line for the operator.
-    pub async fn start(config: &Config, store: &Store, kvdb: &Kvdb, outlet: &Outlet) -> anyhow::Result<Replicas> {
-        let (inputs, receiver) = inputs::channel();
-        let waker = inputs.clone();
-        let disk = FileDisk::open(&config.data_dir, Arc::new(move || waker.send(Input::Disk)))
-            .with_context(|| format!("can't use {}", config.data_dir.display()))?;
+    pub async fn start(config: &Config, directory: OpenDirectory, store: &Store, kvdb: &Kvdb, outlet: &Outlet) -> anyhow::Result<Replicas> {
+        let OpenDirectory { disk, inputs, receiver } = directory;
         let identity = Identity { node: store.node, incarnation: store.incarnation };
         let settings = Settings {
             lease: config.timing.lease(),

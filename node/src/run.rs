@@ -9,7 +9,7 @@ use crate::cluster::{Cluster, OwnState};
 use crate::config::{Config, Role};
 use crate::domains::driver::{self, UpdatesWaiting};
 use crate::peers::{KvdbPeers, Outlet, Switchboard};
-use crate::replicas::Replicas;
+use crate::replicas::{OpenDirectory, Replicas};
 use crate::serve::{DataPath, NoReplicas};
 use crate::store::{self, Store};
 use crate::{membership, random};
@@ -48,8 +48,9 @@ async fn live(config: &Config, mut store: Store) -> anyhow::Result<()> {
     );
     let api = server::listen(config.listen.api).await?;
     let outlet = Outlet::default();
+    let directory = OpenDirectory::open(config)?;
     let kvdb = start_kvdb(config, &mut store, &outlet).await?;
-    let data_path = start_data_path(config, &store, &kvdb, &outlet).await?;
+    let data_path = start_data_path(config, directory, &store, &kvdb, &outlet).await?;
     let waiting = UpdatesWaiting::default();
     let own = Arc::new(OwnState {
         name: config.node.clone(),
@@ -145,9 +146,9 @@ fn open_disk(data_dir: &Path) -> anyhow::Result<FileDisk> {
         .with_context(|| format!("can't use {}", data_dir.display()))
 }
 
-async fn start_data_path(config: &Config, store: &Store, kvdb: &Kvdb, outlet: &Outlet) -> anyhow::Result<Arc<dyn DataPath>> {
+async fn start_data_path(config: &Config, directory: OpenDirectory, store: &Store, kvdb: &Kvdb, outlet: &Outlet) -> anyhow::Result<Arc<dyn DataPath>> {
     Ok(match config.domain_of(config.this_member()).role {
-        Role::Data => Arc::new(Replicas::start(config, store, kvdb, outlet).await?),
+        Role::Data => Arc::new(Replicas::start(config, directory, store, kvdb, outlet).await?),
         Role::Witness => Arc::new(NoReplicas::new(kvdb.clone())),
     })
 }
