@@ -85,6 +85,11 @@ impl<R> Mirror<R> {
         if !due || self.checkpoint.running.is_some() || context.now < self.checkpoint.not_before {
             return;
         }
+        // What is in doubt is journalled again only if that leaves room for what was let in already; else once less is in doubt.
+        let carries = self.window_bytes + self.window_bytes / 4;
+        if carries > 0 && context.journal_room() < carries + context.journal_reserve / 4 {
+            return;
+        }
         let from = context.journal.next();
         let mut carried = context.journal.durable();
         for doubtful in &self.window {

@@ -109,7 +109,10 @@ impl<R> Mirror<R> {
             "records reach the journal in order"
         );
         let parts = [doubtful.head.clone(), doubtful.payload.data.clone()];
-        match context.journal.append(self.stream(), &parts) {
+        // Room was looked for when the record was let in; parts of blocks are read first, so they may come when there is less.
+        let appended = context.journal.append(self.stream(), &parts);
+        let appended = appended.or_else(|_| context.journal.append_reserved(self.stream(), &parts));
+        match appended {
             Ok(lsn) => self.journalled_as(context, lsn, token),
             Err(_) => self.journal_refused(context),
         }
