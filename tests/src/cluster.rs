@@ -128,6 +128,11 @@ impl Cluster {
             cluster.until_done(&words, READY_WITHIN);
         }
         cluster.until_in_sync(READY_WITHIN);
+        // Until then the loss of the first node would be the loss of kvdb's majority.
+        patience::wait_until("all nodes vote", READY_WITHIN, || {
+            let voters = cluster.status()?.kvdb.voters;
+            (voters.len() == Node::ALL.len()).then_some(())
+        });
         cluster
     }
 

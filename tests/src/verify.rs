@@ -53,7 +53,7 @@ pub fn check(session: &mut Session, history: &mut History, region: Range<u64>) {
     .expect("the volume can be read");
     assert!(
         wrong.is_empty(),
-        "{wrong_count} sectors are wrong after {} writes ({} acknowledged or seen), first:\n{}",
+        "{wrong_count} sectors are wrong after {} writes ({} acknowledged), first:\n{}",
         history.begun(),
         history.acknowledged(),
         wrong.join("\n")

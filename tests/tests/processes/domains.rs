@@ -168,10 +168,14 @@ fn with_one_site_dead_every_node_that_lives_answers_the_operator() {
     let mut cluster = Cluster::start(&Options::with_volume(64 << 20));
     cluster.kill(Node::A1);
     for node in [Node::B1, Node::W1] {
-        tests::patience::wait_until("the silent node is named", SOON, || {
+        let mut last = None;
+        let named = tests::patience::within(SOON, || {
             let said = cluster.domain_ctl_at(node, &["status"]);
-            (said.code == Some(0) && said.out.contains("a1")).then_some(())
+            let named = said.code == Some(0) && said.out.contains("Nodes that do not answer: a1");
+            last = Some(said);
+            named.then_some(())
         });
+        assert!(named.is_some(), "the silent node is not named: {last:#?}");
     }
     cluster.kill(Node::W1);
     let said = cluster.domain_ctl(&[

@@ -14,4 +14,5 @@ mod nonsense;
 mod power;
 mod quickstart;
 mod rounds;
+mod service;
 mod walkthrough;
