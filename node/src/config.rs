@@ -150,9 +150,9 @@ impl Timing {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Journal {
-    /// MiB of a segment: 40 to 4,096.
+    /// MiB of a segment: 8 to 1,024.
     pub segment_mib: u32,
-    /// How many segments: 3 to 1,024.
+    /// How many segments: 4 to 1,024.
     pub segments: u32,
 }
 

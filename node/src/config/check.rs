@@ -139,13 +139,13 @@ impl Config {
         bounds(
             "journal.segment_mib",
             u64::from(self.journal.segment_mib),
-            40,
-            4096,
+            8,
+            1024,
         )?;
         bounds(
             "journal.segments",
             u64::from(self.journal.segments),
-            3,
+            4,
             1024,
         )
     }

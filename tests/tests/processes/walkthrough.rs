@@ -1,138 +1,144 @@
-//! README's failover walk-through, run as it is written.
+//! README's failover walk-through, run as it stands there: the fenced block after the line `<!-- walkthrough -->`.
 //!
-//! After a line `<!-- walkthrough: terminal 1 -->` the next fenced block is started and goes on running (it ends with the test);
-//! after `<!-- walkthrough -->` the next fenced block is run to its end, with `set -e`; a line of the README that begins with
-//! `<!-- walkthrough: expect ` names words that must be in what the last block printed.
+//! It runs in a scratch folder with `quickstart` beside it; a `cargo` of its own runs the programs under test, so that no
+//! folder of the user's is touched.
 
 use crate::rounds::SOON;
-use std::process::{Child, Command, Stdio};
+use rustix::process::{Pid, Signal, kill_process};
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 use tests::{binaries, patience, tool, turn};
 
-/// A step of the walk-through.
-#[derive(Debug, PartialEq, Eq)]
-enum Step {
-    Background(String),
-    Run(String),
-    Expect(String),
+/// The fenced block after the mark.
+fn block(readme: &str) -> Option<String> {
+    let (_, rest) = readme.split_once("<!-- walkthrough -->")?;
+    let (_, rest) = rest.split_once("```sh\n")?;
+    let (block, _) = rest.split_once("```")?;
+    Some(block.to_owned())
 }
 
-fn steps(readme: &str) -> Vec<Step> {
-    let mut steps = Vec::new();
-    let mut lines = readme.lines();
-    while let Some(line) = lines.next() {
-        let Some(mark) = line
-            .trim()
-            .strip_prefix("<!-- walkthrough")
-            .and_then(|rest| rest.strip_suffix("-->"))
-        else {
-            continue;
-        };
-        if let Some(words) = mark.trim().strip_prefix(": expect ") {
-            steps.push(Step::Expect(words.trim().to_owned()));
-            continue;
-        }
-        let block: Vec<&str> = lines
-            .by_ref()
-            .skip_while(|line| !line.starts_with("```"))
-            .skip(1)
-            .take_while(|line| !line.starts_with("```"))
-            .collect();
-        let text = block.join("\n");
-        steps.push(if mark.contains("terminal 1") {
-            Step::Background(text)
-        } else {
-            Step::Run(text)
-        });
-    }
-    steps
+/// A `cargo` that understands `cargo run [-q] --release --bin PROGRAM -- ARGUMENTS`, and notes each process that it becomes.
+fn write_cargo(folder: &Path) {
+    let binaries = binaries::isthmusd();
+    let binaries = binaries
+        .parent()
+        .expect("the programs are in a folder")
+        .display();
+    let text = format!(
+        "#!/bin/sh\nfound=\nwhile [ $# -gt 0 ] && [ \"$1\" != -- ]; do [ \"$1\" = --bin ] && found=$2; shift; done\n\
+         shift\necho $$ >> {}/started\nexec {binaries}/$found \"$@\"\n",
+        folder.display()
+    );
+    let path = folder.join("cargo");
+    fs::write(&path, text).expect("a file in a temporary folder");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("a file of our own");
 }
 
-/// A block that goes on running, in a process group of its own; interrupted when dropped.
-struct Background(Child);
-
-impl Background {
-    fn start(text: &str, log: &std::path::Path) -> Background {
-        let log = std::fs::File::create(log).expect("a log in a temporary folder");
-        let mut command = Command::new("setsid");
-        command
-            .args(["bash", "-ec", text])
-            .current_dir(binaries::workspace());
-        command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("a file can be opened twice"))
-            .stderr(log);
-        Background(command.spawn().expect("bash is there"))
-    }
+/// A shell in the scratch folder that finds our `cargo` first.
+fn shell(folder: &Path, limit: Duration, text: &str) -> Command {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let mut command = tool::command(None, limit, "bash");
+    command
+        .args(["-ec", text])
+        .current_dir(folder)
+        .env("PATH", format!("{}:{path}", folder.display()));
+    command
 }
 
-impl Drop for Background {
+/// Ends whatever the walk-through started, quickstart first, whose nodes end with it.
+struct Ending<'a>(&'a Path);
+
+impl Drop for Ending<'_> {
     fn drop(&mut self) {
-        let group = format!("-{}", self.0.id());
-        // Ctrl-C; cargo and bash pass it on by being in the same group.
-        let _ = tool::attempt("kill", &["-INT", "--", &group]);
-        if patience::within(SOON, || self.0.try_wait().ok().flatten()).is_none() {
-            let _ = tool::attempt("kill", &["-KILL", "--", &group]);
+        let text = fs::read_to_string(self.0.join("started")).unwrap_or_default();
+        let started: Vec<Pid> = text
+            .lines()
+            .filter_map(|line| Pid::from_raw(line.parse().ok()?))
+            .collect();
+        for (signal, limit) in [(Signal::TERM, SOON), (Signal::KILL, Duration::from_secs(5))] {
+            let ours = || {
+                started
+                    .iter()
+                    .filter(|process| is_ours(**process, self.0))
+                    .copied()
+                    .collect::<Vec<Pid>>()
+            };
+            for process in ours() {
+                // It may end just now.
+                let _ = kill_process(process, signal);
+            }
+            let _ = patience::within(limit, || ours().is_empty().then_some(()));
         }
-        let _ = self.0.wait();
     }
+}
+
+/// Whether that process id still is a program that was started here: in this folder, and no zombie.
+fn is_ours(process: Pid, folder: &Path) -> bool {
+    fs::read_link(format!("/proc/{}/cwd", process.as_raw_nonzero()))
+        .is_ok_and(|place| place == folder)
 }
 
 #[test]
 fn the_readmes_walk_through_works_as_written() {
     let _turn = turn::take();
-    let readme = std::fs::read_to_string(binaries::workspace().join("README.md"))
-        .expect("there is a README");
-    let steps = steps(&readme);
-    assert!(
-        steps.iter().any(|step| matches!(step, Step::Run(_))),
-        "the README has a walk-through"
-    );
+    let readme =
+        fs::read_to_string(binaries::workspace().join("README.md")).expect("there is a README");
+    let text = block(&readme).expect("the README has a walk-through");
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let log = folder.path().join("terminal-1");
-    let mut background = Vec::new();
-    let mut printed = String::new();
-    for step in steps {
-        match step {
-            Step::Background(text) => {
-                background.push(Background::start(&text, &log));
-                patience::wait_until(
-                    "the first terminal is ready",
-                    Duration::from_secs(90),
-                    || {
-                        std::fs::read_to_string(&log)
-                            .ok()?
-                            .contains("Ctrl-C")
-                            .then_some(())
-                    },
-                );
-            }
-            Step::Run(text) => {
-                let mut command = tool::command(None, Duration::from_secs(120), "bash");
-                let output = command
-                    .args(["-ec", &text])
-                    .current_dir(binaries::workspace())
-                    .output()
-                    .expect("bash is there");
-                printed = String::from_utf8_lossy(&output.stdout).into_owned();
-                let complaints = String::from_utf8_lossy(&output.stderr);
-                assert!(output.status.success(), "{text}\n{printed}{complaints}");
-                println!("$ {text}\n{printed}");
-            }
-            Step::Expect(words) => assert!(printed.contains(&words), "'{words}' in:\n{printed}"),
-        }
-    }
+    write_cargo(folder.path());
+    let ending = Ending(folder.path());
+    let log = folder.path().join("quickstart.log");
+    let file = File::create(&log).expect("a file in a temporary folder");
+    let mut quickstart = shell(
+        folder.path(),
+        Duration::from_secs(300),
+        "exec cargo run --release --bin isthmusd -- quickstart",
+    );
+    quickstart
+        .stdout(file.try_clone().expect("a file can be opened twice"))
+        .stderr(file)
+        .stdin(Stdio::null());
+    let mut quickstart = quickstart.spawn().expect("bash is there");
+    let said = || fs::read_to_string(&log).unwrap_or_default();
+    let ready = patience::within(SOON, || {
+        assert!(
+            quickstart
+                .try_wait()
+                .expect("a child can be waited for")
+                .is_none(),
+            "quickstart ended: {}",
+            said()
+        );
+        said().contains("Ctrl-C").then_some(())
+    });
+    assert!(ready.is_some(), "quickstart is not ready: {}", said());
+    let output = shell(folder.path(), Duration::from_secs(120), &text)
+        .output()
+        .expect("bash is there");
+    let printed = [&output.stdout[..], &output.stderr[..]]
+        .map(String::from_utf8_lossy)
+        .concat();
+    println!("{printed}");
+    assert!(
+        output.status.success(),
+        "{}\n{printed}\n{}",
+        output.status,
+        said()
+    );
+    assert!(
+        !printed.contains("Pattern verification failed"),
+        "{printed}"
+    );
+    drop(ending);
+    let _ = quickstart.wait();
 }
 
 #[test]
-fn steps_are_found_in_the_text() {
-    let text = "a\n<!-- walkthrough: terminal 1 -->\n```sh\none\n```\n<!-- walkthrough -->\n\n```sh\ntwo\nthree\n```\n\
-                <!-- walkthrough: expect some words -->\n```sh\nnot this\n```\n";
-    let found = steps(text);
-    let expected = [
-        Step::Background("one".into()),
-        Step::Run("two\nthree".into()),
-        Step::Expect("some words".into()),
-    ];
-    assert_eq!(found, expected);
+fn the_block_after_the_mark_is_the_walk_through() {
+    let text = "```sh\nnot this\n```\n<!-- walkthrough -->\n\n```sh\n# two\nthree\n```\n```sh\nnor this\n```\n";
+    assert_eq!(block(text).as_deref(), Some("# two\nthree\n"));
+    assert_eq!(block("```sh\nnothing marked\n```"), None);
 }
