@@ -59,9 +59,14 @@ fn answer(mut stream: TcpStream, answers: &mut Vec<(String, u16, String)>, recor
         header("isthmus-request-id"),
         String::from_utf8(body).unwrap(),
     ));
-    let fitting: Vec<usize> = (0..answers.len()).filter(|index| answers[*index].0 == request).collect();
+    let fitting: Vec<usize> = (0..answers.len())
+        .filter(|index| answers[*index].0 == request)
+        .collect();
     let (status, text) = match fitting.as_slice() {
-        [] => (404, json!({"error": format!("no answer to {request}")}).to_string()),
+        [] => (
+            404,
+            json!({"error": format!("no answer to {request}")}).to_string(),
+        ),
         [only] => (answers[*only].1, answers[*only].2.clone()),
         [first, ..] => {
             let (_, status, text) = answers.remove(*first);
@@ -130,7 +135,12 @@ fn clusterdomainsstatus_has_storkctls_columns() {
     for alias in ["clusterdomainsstatus", "cds"] {
         expect(&run(&api.address, &["get", alias]), 0, table, "");
     }
-    expect(&run(&api.address, &["get", "cds", "other"]), 1, "", "error: clusterdomainsstatus other not found\n");
+    expect(
+        &run(&api.address, &["get", "cds", "other"]),
+        1,
+        "",
+        "error: clusterdomainsstatus other not found\n",
+    );
 }
 
 #[test]
@@ -150,67 +160,136 @@ fn clusterdomainupdate_has_storkctls_columns_and_texts() {
     let api = stand_in(&[(UPDATES, 200, updates(&[("Successful", "")]))]);
     let table = "NAME                 CLUSTER-DOMAIN   ACTION       STATUS       CREATED\n\
                  zone2-deactivate-7   zone2            Deactivate   Successful   22 Nov 26 10:04 UTC\n";
-    expect(&run(&api.address, &["get", "clusterdomainupdate"]), 0, table, "");
-    expect(&run(&api.address, &["get", "cdu", "zone2-deactivate-7"]), 0, table, "");
+    expect(
+        &run(&api.address, &["get", "clusterdomainupdate"]),
+        0,
+        table,
+        "",
+    );
+    expect(
+        &run(&api.address, &["get", "cdu", "zone2-deactivate-7"]),
+        0,
+        table,
+        "",
+    );
     let empty = stand_in(&[(UPDATES, 200, updates(&[]))]);
-    expect(&run(&empty.address, &["get", "cdu"]), 0, "No resources found.\n", "");
+    expect(
+        &run(&empty.address, &["get", "cdu"]),
+        0,
+        "No resources found.\n",
+        "",
+    );
 }
 
 #[test]
 fn json_and_yaml_hold_the_same() {
     let api = stand_in(&[(UPDATES, 200, updates(&[("Failed", "it said: no")]))]);
-    let json: Value = serde_json::from_slice(&run(&api.address, &["get", "cdu", "-o", "json"]).stdout).unwrap();
+    let json: Value =
+        serde_json::from_slice(&run(&api.address, &["get", "cdu", "-o", "json"]).stdout).unwrap();
     assert_eq!(json, updates(&[("Failed", "it said: no")]));
     let yaml = String::from_utf8(run(&api.address, &["get", "cdu", "-o", "yaml"]).stdout).unwrap();
-    for line in ["items:", "cluster_domain: zone2", "status: Failed", "confirmed: true"] {
+    for line in [
+        "items:",
+        "cluster_domain: zone2",
+        "status: Failed",
+        "confirmed: true",
+    ] {
         assert!(yaml.contains(line), "{yaml}");
     }
-    assert!(yaml.contains("'it said: no'") || yaml.contains("\"it said: no\""), "a colon needs quotes: {yaml}");
+    assert!(
+        yaml.contains("'it said: no'") || yaml.contains("\"it said: no\""),
+        "a colon needs quotes: {yaml}"
+    );
 }
 
 #[test]
 fn a_deactivation_that_is_waited_for_ends_with_the_truth() {
     let started = "Cluster Domain deactivate operation started successfully for zone2\n";
     let api = stand_in(&[(DEACTIVATE, 202, begun())]);
-    expect(&run(&api.address, &["deactivate", "clusterdomain", "zone2"]), 0, started, "");
+    expect(
+        &run(&api.address, &["deactivate", "clusterdomain", "zone2"]),
+        0,
+        started,
+        "",
+    );
     let progress = updates(&[("InProgress", "")]);
-    let good = stand_in(&[(DEACTIVATE, 202, begun()), (UPDATES, 200, progress.clone()), (UPDATES, 200, updates(&[("Successful", "")]))]);
+    let good = stand_in(&[
+        (DEACTIVATE, 202, begun()),
+        (UPDATES, 200, progress.clone()),
+        (UPDATES, 200, updates(&[("Successful", "")])),
+    ]);
     let text = format!(
         "{started}Deactivating....InProgress..Successful\nCluster Domain zone2 updated successfully\n\
          Cluster Domain zone2 deactivated successfully\n"
     );
-    expect(&run(&good.address, &["deactivate", "cd", "zone2", "--wait"]), 0, &text, "");
-    let bad = stand_in(&[(DEACTIVATE, 202, begun()), (UPDATES, 200, updates(&[("Failed", "given up")]))]);
+    expect(
+        &run(&good.address, &["deactivate", "cd", "zone2", "--wait"]),
+        0,
+        &text,
+        "",
+    );
+    let bad = stand_in(&[
+        (DEACTIVATE, 202, begun()),
+        (UPDATES, 200, updates(&[("Failed", "given up")])),
+    ]);
     let text = format!("{started}Deactivating....Failed\n");
     let failed = "Failed to update ClusterDomain, Reason : given up\n";
-    expect(&run(&bad.address, &["deactivate", "domain", "zone2", "--wait"]), 1, &text, failed);
+    expect(
+        &run(&bad.address, &["deactivate", "domain", "zone2", "--wait"]),
+        1,
+        &text,
+        failed,
+    );
     let slow = stand_in(&[(DEACTIVATE, 202, begun()), (UPDATES, 200, progress)]);
-    let output = run(&slow.address, &["deactivate", "cd", "zone2", "--wait", "--timeout", "1s"]);
+    let output = run(
+        &slow.address,
+        &["deactivate", "cd", "zone2", "--wait", "--timeout", "1s"],
+    );
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("Timed out performing task"));
 }
 
 #[test]
 fn all_inactive_domains_can_be_activated_at_once() {
-    let answer = json!({"cluster_domain": "zone3", "update": "zone3-activate-9", "plan": [], "refusal": ""});
-    let api = stand_in(&[(DOMAINS, 200, status(true)), ("POST /v1/clusterdomains/zone3/activate", 202, answer)]);
+    let answer =
+        json!({"cluster_domain": "zone3", "update": "zone3-activate-9", "plan": [], "refusal": ""});
+    let api = stand_in(&[
+        (DOMAINS, 200, status(true)),
+        ("POST /v1/clusterdomains/zone3/activate", 202, answer),
+    ]);
     let text = "Cluster Domain activate operation started successfully for zone3\n";
-    expect(&run(&api.address, &["activate", "clusterdomain", "--all"]), 0, text, "");
+    expect(
+        &run(&api.address, &["activate", "clusterdomain", "--all"]),
+        0,
+        text,
+        "",
+    );
 }
 
 #[test]
 fn refusals_and_wrong_usage_have_their_exit_codes() {
-    let refusal = json!({"error": "provided cluster domain zone9 not found", "reason": "", "next": ""});
+    let refusal =
+        json!({"error": "provided cluster domain zone9 not found", "reason": "", "next": ""});
     let api = stand_in(&[("POST /v1/clusterdomains/zone9/activate", 404, refusal)]);
-    expect(&run(&api.address, &["activate", "cd", "zone9"]), 1, "", "error: provided cluster domain zone9 not found\n");
+    expect(
+        &run(&api.address, &["activate", "cd", "zone9"]),
+        1,
+        "",
+        "error: provided cluster domain zone9 not found\n",
+    );
     for verb in ["activate", "deactivate"] {
-        let text = format!("error: exactly one cluster domain name needs to be provided to the {verb} command\n");
+        let text = format!(
+            "error: exactly one cluster domain name needs to be provided to the {verb} command\n"
+        );
         expect(&run(&api.address, &[verb, "clusterdomain"]), 2, "", &text);
     }
     let output = run(&api.address, &["create", "volume", "x", "--size", "10GB"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("write KiB, MiB, GiB or TiB"));
-    assert_eq!(run("https://127.0.0.1:1", &["status"]).status.code(), Some(2));
+    assert_eq!(
+        run("https://127.0.0.1:1", &["status"]).status.code(),
+        Some(2)
+    );
 }
 
 #[test]
@@ -219,7 +298,12 @@ fn a_dry_run_prints_the_plan_and_fails_where_it_would_be_refused() {
     let api = stand_in(&[(DEACTIVATE, 200, plan)]);
     let text = "Deactivating cluster domain zone2 would do this (nothing was changed):\n  1. first\n  2. second\n";
     let output = run(&api.address, &["deactivate", "cd", "zone2", "--dry-run"]);
-    expect(&output, 1, text, "error: it would be refused now: demo would be lost\n");
+    expect(
+        &output,
+        1,
+        text,
+        "error: it would be refused now: demo would be lost\n",
+    );
     assert!(api.seen.lock().unwrap()[0].2.contains("\"dry_run\":true"));
 }
 
@@ -248,11 +332,16 @@ fn a_change_is_tried_at_all_nodes_under_one_request_id() {
 fn a_confirmed_answer_is_preferred_and_an_unconfirmed_one_is_marked() {
     let cut_off = stand_in(&[(DOMAINS, 200, status(false))]);
     let good = stand_in(&[(DOMAINS, 200, status(true))]);
-    let output = run(&format!("{},{}", cut_off.address, good.address), &["get", "cds"]);
+    let output = run(
+        &format!("{},{}", cut_off.address, good.address),
+        &["get", "cds"],
+    );
     assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0));
     let output = run(&cut_off.address, &["get", "cds"]);
     assert_eq!(output.status.code(), Some(0));
-    assert!(String::from_utf8_lossy(&output.stderr).starts_with("warning: no node reaches a majority"));
+    assert!(
+        String::from_utf8_lossy(&output.stderr).starts_with("warning: no node reaches a majority")
+    );
 }
 
 #[test]
@@ -261,7 +350,10 @@ fn nobody_there_is_an_error_that_names_who_was_tried() {
     let output = run(&address, &["get", "volumes"]);
     assert_eq!(output.status.code(), Some(1));
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(text.contains(&address) && text.contains("ISTHMUS_API"), "{text}");
+    assert!(
+        text.contains(&address) && text.contains("ISTHMUS_API"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -277,7 +369,8 @@ fn a_volume_is_described_with_its_replicas_and_the_next_step() {
              "bytes_per_second": 5_242_880, "seconds_left": 6, "observed_at_ms": null, "reason": "it is being brought back"}]
     });
     let api = stand_in(&[("GET /v1/volumes/demo", 200, volume)]);
-    let text = String::from_utf8(run(&api.address, &["describe", "volume", "demo"]).stdout).unwrap();
+    let text =
+        String::from_utf8(run(&api.address, &["describe", "volume", "demo"]).stdout).unwrap();
     for words in [
         "Size:              1 GiB (1073741824 bytes, thin)\n",
         "Unprotected:       for 60s, since 22 Nov 26 10:03 UTC\n",

@@ -415,8 +415,7 @@ impl Replica {
             Message::Acked { epoch, durable } => self.on_acked(now, from, epoch, durable, effects),
             Message::Copied { epoch } => self.on_copied_by(now, from, epoch, effects),
             Message::Grant { epoch, asked } => self.on_grant(now, from, epoch, asked, effects),
-            // The view that makes our epoch old comes from kvdb; a peer's word alone ends nothing.
-            Message::Stale { .. } => {}
+            Message::Stale { epoch } => self.on_stale(now, from, epoch, effects),
         }
     }
 

@@ -61,7 +61,11 @@ impl OpenDirectory {
         let waker = inputs.clone();
         let disk = FileDisk::open(&config.data_dir, Arc::new(move || waker.send(Input::Disk)))
             .with_context(|| format!("can't use {}", config.data_dir.display()))?;
-        Ok(OpenDirectory { disk, inputs, receiver })
+        Ok(OpenDirectory {
+            disk,
+            inputs,
+            receiver,
+        })
     }
 }
 
@@ -70,29 +74,61 @@ impl Replicas {
     ///
     /// # Errors
     /// One line for the operator.
-    pub async fn start(config: &Config, directory: OpenDirectory, store: &Store, kvdb: &Kvdb, outlet: &Outlet) -> anyhow::Result<Replicas> {
-        let OpenDirectory { disk, inputs, receiver } = directory;
-        let identity = Identity { node: store.node, incarnation: store.incarnation };
+    pub async fn start(
+        config: &Config,
+        directory: OpenDirectory,
+        store: &Store,
+        kvdb: &Kvdb,
+        outlet: &Outlet,
+    ) -> anyhow::Result<Replicas> {
+        let OpenDirectory {
+            disk,
+            inputs,
+            receiver,
+        } = directory;
+        let identity = Identity {
+            node: store.node,
+            incarnation: store.incarnation,
+        };
         let settings = Settings {
             lease: config.timing.lease(),
             replica_timeout: Duration::from_millis(config.timing.replica_timeout_ms),
         };
-        let shape = Shape { segment_bytes: u64::from(config.journal.segment_mib) << 20, segments: config.journal.segments };
-        let host = tokio::task::spawn_blocking(move || Host::open(disk, identity, settings, shape, clock::now()))
-            .await?
-            .with_context(|| format!("can't open the replicas in {}", config.data_dir.display()))?;
-        let thread = HostThread::new(host, receiver, inputs.clone(), outlet.clone(), kvdb.clone(), Handle::current());
-        let thread = std::thread::Builder::new().name("host".into()).spawn(move || thread.live())?;
+        let shape = Shape {
+            segment_bytes: u64::from(config.journal.segment_mib) << 20,
+            segments: config.journal.segments,
+        };
+        let host = tokio::task::spawn_blocking(move || {
+            Host::open(disk, identity, settings, shape, clock::now())
+        })
+        .await?
+        .with_context(|| format!("can't open the replicas in {}", config.data_dir.display()))?;
+        let thread = HostThread::new(
+            host,
+            receiver,
+            inputs.clone(),
+            outlet.clone(),
+            kvdb.clone(),
+            Handle::current(),
+        );
+        let thread = std::thread::Builder::new()
+            .name("host".into())
+            .spawn(move || thread.live())?;
         questions::follow_catalog(kvdb.clone(), *store, inputs.clone());
         let server = match config.listen.nbd {
             None => None,
             Some(address) => {
                 let exports = Arc::new(NodeExports::new(kvdb.clone(), store.node, inputs.clone()));
-                let server = Server::start(&[Address::Tcp(address)], exports, Limits::default()).await;
+                let server =
+                    Server::start(&[Address::Tcp(address)], exports, Limits::default()).await;
                 Some(server.with_context(|| format!("can't listen for NBD clients on {address}: is another program using the port?"))?)
             }
         };
-        Ok(Replicas { inputs, server: Mutex::new(server), thread: Mutex::new(Some(thread)) })
+        Ok(Replicas {
+            inputs,
+            server: Mutex::new(server),
+            thread: Mutex::new(Some(thread)),
+        })
     }
 }
 
@@ -106,7 +142,12 @@ impl DataPath for Replicas {
     }
 
     fn frame(&self, peer: NodeId, session: SessionId, lane: Lane, frame: Bytes) {
-        self.inputs.send(Input::Frame { peer, session, lane, frame });
+        self.inputs.send(Input::Frame {
+            peer,
+            session,
+            lane,
+            frame,
+        });
     }
 
     fn state(&self) -> BoxFuture<'_, DataPathState> {
@@ -122,7 +163,10 @@ impl DataPath for Replicas {
                 server.stop().await;
             }
             let (stopped, end) = oneshot::channel();
-            self.inputs.send(Input::Stop { within: STOP_WITHIN, stopped });
+            self.inputs.send(Input::Stop {
+                within: STOP_WITHIN,
+                stopped,
+            });
             // An error means that the thread has ended already.
             let _ = end.await;
             let thread = self.thread.lock().take();

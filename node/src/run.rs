@@ -146,7 +146,13 @@ fn open_disk(data_dir: &Path) -> anyhow::Result<FileDisk> {
         .with_context(|| format!("can't use {}", data_dir.display()))
 }
 
-async fn start_data_path(config: &Config, directory: OpenDirectory, store: &Store, kvdb: &Kvdb, outlet: &Outlet) -> anyhow::Result<Arc<dyn DataPath>> {
+async fn start_data_path(
+    config: &Config,
+    directory: OpenDirectory,
+    store: &Store,
+    kvdb: &Kvdb,
+    outlet: &Outlet,
+) -> anyhow::Result<Arc<dyn DataPath>> {
     Ok(match config.domain_of(config.this_member()).role {
         Role::Data => Arc::new(Replicas::start(config, directory, store, kvdb, outlet).await?),
         Role::Witness => Arc::new(NoReplicas::new(kvdb.clone())),

@@ -231,7 +231,7 @@ impl Simulation {
     fn take(&mut self, event: Event) {
         match event {
             Event::Wake(node) => self.wake(node),
-            Event::ToNode { node, life, input } => self.to_node(node, life, input),
+            Event::ToNode { node, life, input } => self.arrive(node, life, input),
             Event::Start(node) => self.start(node),
             Event::Resume { node, pause } => self.resume(node, pause),
             Event::Link => self.look_at_link(),

@@ -1,5 +1,7 @@
 //! Seeds: some fresh ones, the ones that failed once, and the same one twice.
 
+#![allow(clippy::unwrap_used)]
+
 use simulation::timeline::Recording;
 use simulation::{Failure, Simulation, Summary};
 use std::fs;

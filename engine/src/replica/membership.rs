@@ -79,6 +79,32 @@ impl Replica {
         self.step(now, effects);
     }
 
+    /// A member knows a newer epoch than what was sent to it, from kvdb, and has refused that (I4). If the newer epoch keeps this
+    /// replica primary, what was refused is missing there: the logs are compared again under it. The epoch itself comes from kvdb;
+    /// a peer's word alone ends nothing.
+    pub(super) fn on_stale(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        epoch: Epoch,
+        effects: &mut Effects,
+    ) {
+        let current = self.configuration.epoch;
+        let Some(member) = self
+            .primary_mut()
+            .and_then(|primary| primary.members.get_mut(&from))
+            .filter(|member| member.stage == Stage::Aligned && epoch >= current)
+        else {
+            return;
+        };
+        member.durable = crate::ids::Seq::ZERO;
+        member.stage = Stage::Unreached;
+        // Not at that epoch yet: `reform_members` greets it then.
+        if epoch == current {
+            self.prepare_member(now, from, effects);
+        }
+    }
+
     /// A joiner says that it has copied everything.
     pub(super) fn on_copied_by(
         &mut self,

@@ -6,7 +6,8 @@ use isthmus_engine::{BLOCK_BYTES, NodeId, VolumeId};
 use isthmus_host::ClientRequest;
 use isthmus_kvdb::Kvdb;
 use isthmus_nbd::{
-    BoxFuture, Command, Connection, Errno, Export, ExportEntry, ExportInfo, Exports, Refusal, RefusalKind, Reply, Request,
+    BoxFuture, Command, Connection, Errno, Export, ExportEntry, ExportInfo, Exports, Refusal,
+    RefusalKind, Reply, Request,
 };
 use std::sync::Arc;
 use tokio::sync::oneshot;
@@ -26,23 +27,45 @@ impl NodeExports {
 
     fn find(&self, name: &str) -> Result<(VolumeId, ExportInfo), Refusal> {
         let catalog = self.kvdb.catalog();
-        let found = catalog.volumes.iter().find(|(_, record)| record.name == name);
+        let found = catalog
+            .volumes
+            .iter()
+            .find(|(_, record)| record.name == name);
         let Some((volume, record)) = found else {
-            let message = format!("there is no volume {name} (as far as this node knows); `domain-ctl get volumes` lists them");
-            return Err(Refusal { kind: RefusalKind::Unknown, message });
+            let message = format!(
+                "there is no volume {name} (as far as this node knows); `domain-ctl get volumes` lists them"
+            );
+            return Err(Refusal {
+                kind: RefusalKind::Unknown,
+                message,
+            });
         };
         if !record.replicas.contains(&self.node) {
             let holders = names(&catalog, record);
-            let message = format!("this node holds no replica of volume {name}: connect to {holders}");
-            return Err(Refusal { kind: RefusalKind::Policy, message });
+            let message =
+                format!("this node holds no replica of volume {name}: connect to {holders}");
+            return Err(Refusal {
+                kind: RefusalKind::Policy,
+                message,
+            });
         }
         Ok((*volume, info(record)))
     }
 }
 
 fn names(catalog: &Catalog, record: &VolumeRecord) -> String {
-    let name = |node: &NodeId| catalog.nodes.get(node).map_or_else(|| node.to_string(), |node| node.name.clone());
-    record.replicas.iter().map(name).collect::<Vec<_>>().join(" or ")
+    let name = |node: &NodeId| {
+        catalog
+            .nodes
+            .get(node)
+            .map_or_else(|| node.to_string(), |node| node.name.clone())
+    };
+    record
+        .replicas
+        .iter()
+        .map(name)
+        .collect::<Vec<_>>()
+        .join(" or ")
 }
 
 fn info(record: &VolumeRecord) -> ExportInfo {
@@ -58,27 +81,53 @@ fn info(record: &VolumeRecord) -> ExportInfo {
 impl Exports for NodeExports {
     fn list(&self) -> Vec<ExportEntry> {
         let catalog = self.kvdb.catalog();
-        let mine = catalog.volumes.values().filter(|record| record.replicas.contains(&self.node));
-        mine.map(|record| ExportEntry { name: record.name.clone(), description: info(record).description }).collect()
+        let mine = catalog
+            .volumes
+            .values()
+            .filter(|record| record.replicas.contains(&self.node));
+        mine.map(|record| ExportEntry {
+            name: record.name.clone(),
+            description: info(record).description,
+        })
+        .collect()
     }
 
     fn info<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<ExportInfo, Refusal>> {
         Box::pin(async move { self.find(name).map(|(_, info)| info) })
     }
 
-    fn open<'a>(&'a self, name: &'a str, client: Connection) -> BoxFuture<'a, Result<Arc<dyn Export>, Refusal>> {
+    fn open<'a>(
+        &'a self,
+        name: &'a str,
+        client: Connection,
+    ) -> BoxFuture<'a, Result<Arc<dyn Export>, Refusal>> {
         Box::pin(async move {
             let (volume, info) = self.find(name)?;
             let (answer, answered) = oneshot::channel();
             let connection = client.number();
-            self.inputs.send(Input::Attach { volume, connection: client, answer });
+            self.inputs.send(Input::Attach {
+                volume,
+                connection: client,
+                answer,
+            });
             match answered.await {
                 Ok(Ok(())) => {
-                    let export: Arc<dyn Export> = Arc::new(VolumeExport { volume, info, connection, inputs: self.inputs.clone() });
+                    let export: Arc<dyn Export> = Arc::new(VolumeExport {
+                        volume,
+                        info,
+                        connection,
+                        inputs: self.inputs.clone(),
+                    });
                     Ok(export)
                 }
-                Ok(Err(error)) => Err(Refusal { kind: RefusalKind::Policy, message: error.to_string() }),
-                Err(_) => Err(Refusal { kind: RefusalKind::Shutdown, message: "this node is stopping".into() }),
+                Ok(Err(error)) => Err(Refusal {
+                    kind: RefusalKind::Policy,
+                    message: error.to_string(),
+                }),
+                Err(_) => Err(Refusal {
+                    kind: RefusalKind::Shutdown,
+                    message: "this node is stopping".into(),
+                }),
             }
         })
     }
@@ -98,16 +147,33 @@ impl Export for VolumeExport {
     }
 
     fn submit(&self, request: Request, reply: Reply) {
-        let Request { command, offset, length, .. } = request;
+        let Request {
+            command,
+            offset,
+            length,
+            ..
+        } = request;
         // FUA asks for nothing more: every acknowledged write is durable at every member of the set.
         let (request, ticket) = match command {
             Command::Read => (ClientRequest::Read { offset, length }, Ticket::Plain(reply)),
-            Command::Write { payload } => (ClientRequest::Write { offset, data: payload }, Ticket::Plain(reply)),
+            Command::Write { payload } => (
+                ClientRequest::Write {
+                    offset,
+                    data: payload,
+                },
+                Ticket::Plain(reply),
+            ),
             Command::Flush => (ClientRequest::Flush, Ticket::Plain(reply)),
             Command::Trim => (ClientRequest::Trim { offset, length }, Ticket::Plain(reply)),
-            Command::WriteZeroes { .. } => (ClientRequest::Zero { offset, length }, Ticket::Plain(reply)),
+            Command::WriteZeroes { .. } => {
+                (ClientRequest::Zero { offset, length }, Ticket::Plain(reply))
+            }
             Command::BlockStatus { one } => {
-                let ticket = Ticket::Status { reply, skip: offset % BLOCK_BYTES, one };
+                let ticket = Ticket::Status {
+                    reply,
+                    skip: offset % BLOCK_BYTES,
+                    one,
+                };
                 (ClientRequest::Status { offset, length }, ticket)
             }
             // A hint, and the page cache knows better.
@@ -116,7 +182,11 @@ impl Export for VolumeExport {
         if length > u64::from(u32::MAX) {
             return ticket_error(ticket);
         }
-        self.inputs.send(Input::Submit { volume: self.volume, request, ticket });
+        self.inputs.send(Input::Submit {
+            volume: self.volume,
+            request,
+            ticket,
+        });
     }
 }
 
@@ -128,6 +198,9 @@ fn ticket_error(ticket: Ticket) {
 
 impl Drop for VolumeExport {
     fn drop(&mut self) {
-        self.inputs.send(Input::Detach { volume: self.volume, connection: self.connection });
+        self.inputs.send(Input::Detach {
+            volume: self.volume,
+            connection: self.connection,
+        });
     }
 }

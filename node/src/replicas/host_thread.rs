@@ -75,7 +75,9 @@ impl HostThread {
                 Ok(input) => {
                     self.take(input);
                     for _ in 1..BATCH_MAX {
-                        let Ok(input) = self.receiver.try_recv() else { break };
+                        let Ok(input) = self.receiver.try_recv() else {
+                            break;
+                        };
                         self.take(input);
                     }
                 }
@@ -94,15 +96,26 @@ impl HostThread {
         let now = clock::now();
         let stopping = self.stopping.as_ref().map(|(deadline, _)| *deadline);
         let deadline = [self.host.deadline(), stopping].into_iter().flatten().min();
-        deadline.map_or(IDLE, |deadline| deadline.since(now)).min(IDLE)
+        deadline
+            .map_or(IDLE, |deadline| deadline.since(now))
+            .min(IDLE)
     }
 
     fn take(&mut self, input: Input) {
         let (now, outputs) = (clock::now(), &mut self.outputs);
         match input {
             Input::Disk => {}
-            Input::Frame { peer, session, lane, frame } => self.take_frame(now, peer, session, lane, &frame),
-            Input::Submit { volume, request, ticket } => self.host.submit(now, volume, ticket, request, outputs),
+            Input::Frame {
+                peer,
+                session,
+                lane,
+                frame,
+            } => self.take_frame(now, peer, session, lane, &frame),
+            Input::Submit {
+                volume,
+                request,
+                ticket,
+            } => self.host.submit(now, volume, ticket, request, outputs),
             Input::SessionUp { peer, session } => {
                 self.sessions.insert(peer, session);
                 self.host.on_session_up(now, peer, outputs);
@@ -120,17 +133,29 @@ impl HostThread {
             Input::Answer { volume, done } => self.host.on_answer(now, volume, done, outputs),
             Input::Confirmed { begun, catalog } => {
                 self.confirming = false;
-                self.host.on_confirmed(now, begun, catalog.as_deref(), outputs);
+                self.host
+                    .on_confirmed(now, begun, catalog.as_deref(), outputs);
                 if std::mem::take(&mut self.confirm_again) {
                     self.confirm();
                 }
             }
-            Input::Attach { volume, connection, answer } => {
-                let ticket = Ticket::Attach { volume, connection, answer };
+            Input::Attach {
+                volume,
+                connection,
+                answer,
+            } => {
+                let ticket = Ticket::Attach {
+                    volume,
+                    connection,
+                    answer,
+                };
                 self.host.attach(now, volume, ticket, outputs);
             }
             Input::Detach { volume, connection } => {
-                let known = self.connections.get_mut(&volume).and_then(|connections| connections.remove(&connection));
+                let known = self
+                    .connections
+                    .get_mut(&volume)
+                    .and_then(|connections| connections.remove(&connection));
                 if known.is_some() {
                     self.host.detach(now, volume, outputs);
                 }
@@ -146,7 +171,14 @@ impl HostThread {
         }
     }
 
-    fn take_frame(&mut self, now: Time, peer: NodeId, session: SessionId, lane: isthmus_transport::Lane, frame: &bytes::Bytes) {
+    fn take_frame(
+        &mut self,
+        now: Time,
+        peer: NodeId,
+        session: SessionId,
+        lane: isthmus_transport::Lane,
+        frame: &bytes::Bytes,
+    ) {
         if self.sessions.get(&peer) != Some(&session) {
             return;
         }
@@ -155,17 +187,25 @@ impl HostThread {
             isthmus_transport::Lane::Write(volume) => (volume, Lane::Write),
             isthmus_transport::Lane::Resync(volume) => (volume, Lane::Resync),
         };
-        if let Err(error) = self.host.on_frame(now, peer, volume, lane, frame, &mut self.outputs) {
+        if let Err(error) = self
+            .host
+            .on_frame(now, peer, volume, lane, frame, &mut self.outputs)
+        {
             tracing::warn!(%peer, %volume, %error, "a frame makes no sense and is passed over");
         }
     }
 
     /// Whether the node may end: nothing is served any more, or time is over.
     fn is_over(&mut self) -> bool {
-        let Some((deadline, _)) = &self.stopping else { return false };
+        let Some((deadline, _)) = &self.stopping else {
+            return false;
+        };
         let now = clock::now();
         let serving = self.host.status(now).iter().any(|volume| {
-            matches!(volume.standing, Standing::Promoting { .. } | Standing::Serving { .. } | Standing::Releasing)
+            matches!(
+                volume.standing,
+                Standing::Promoting { .. } | Standing::Serving { .. } | Standing::Releasing
+            )
         });
         if serving && now < *deadline {
             return false;

@@ -14,27 +14,58 @@ use tokio::sync::oneshot;
 
 /// A fact, or a client's request.
 pub enum Input {
-    SessionUp { peer: NodeId, session: SessionId },
-    SessionDown { peer: NodeId, session: SessionId },
-    Frame { peer: NodeId, session: SessionId, lane: Lane, frame: Bytes },
+    SessionUp {
+        peer: NodeId,
+        session: SessionId,
+    },
+    SessionDown {
+        peer: NodeId,
+        session: SessionId,
+    },
+    Frame {
+        peer: NodeId,
+        session: SessionId,
+        lane: Lane,
+        frame: Bytes,
+    },
     /// The disk has completed something.
     Disk,
     /// kvdb has committed something.
     Catalog(Arc<Catalog>),
     /// kvdb has answered a proposal.
-    Answer { volume: VolumeId, done: bool },
+    Answer {
+        volume: VolumeId,
+        done: bool,
+    },
     /// The catalog as a linearizable read found it that was begun then.
-    Confirmed { begun: Time, catalog: Option<Arc<Catalog>> },
+    Confirmed {
+        begun: Time,
+        catalog: Option<Arc<Catalog>>,
+    },
     /// A client opens a volume.
-    Attach { volume: VolumeId, connection: Connection, answer: oneshot::Sender<Result<(), ClientError>> },
+    Attach {
+        volume: VolumeId,
+        connection: Connection,
+        answer: oneshot::Sender<Result<(), ClientError>>,
+    },
     /// A client that was attached is gone.
-    Detach { volume: VolumeId, connection: u64 },
+    Detach {
+        volume: VolumeId,
+        connection: u64,
+    },
     /// An attached client asks for something.
-    Submit { volume: VolumeId, request: ClientRequest, ticket: Ticket },
+    Submit {
+        volume: VolumeId,
+        request: ClientRequest,
+        ticket: Ticket,
+    },
     /// What is known of the volumes?
     Report(oneshot::Sender<DataPathState>),
     /// The node stops.
-    Stop { within: Duration, stopped: oneshot::Sender<()> },
+    Stop {
+        within: Duration,
+        stopped: oneshot::Sender<()>,
+    },
 }
 
 /// The way in; clones are the same.
@@ -58,10 +89,18 @@ pub fn channel() -> (Inputs, mpsc::Receiver<Input>) {
 
 /// Who is answered when the host is done with a request.
 pub enum Ticket {
-    Attach { volume: VolumeId, connection: Connection, answer: oneshot::Sender<Result<(), ClientError>> },
+    Attach {
+        volume: VolumeId,
+        connection: Connection,
+        answer: oneshot::Sender<Result<(), ClientError>>,
+    },
     Plain(Reply),
     /// A block status: the host's runs begin at a block, so many bytes before what the client asked for.
-    Status { reply: Reply, skip: u64, one: bool },
+    Status {
+        reply: Reply,
+        skip: u64,
+        one: bool,
+    },
 }
 
 /// Answers an NBD client.
@@ -84,7 +123,11 @@ pub fn answer(ticket: Ticket, outcome: Outcome) {
                 let passed = skip.min(run.length);
                 skip -= passed;
                 if run.length > passed {
-                    extents.push(Extent { bytes: run.length - passed, hole: !run.allocated, zero: !run.allocated });
+                    extents.push(Extent {
+                        bytes: run.length - passed,
+                        hole: !run.allocated,
+                        zero: !run.allocated,
+                    });
                 }
             }
             if one {
@@ -97,8 +140,13 @@ pub fn answer(ticket: Ticket, outcome: Outcome) {
             }
         }
         (Ticket::Plain(reply) | Ticket::Status { reply, .. }, outcome) => {
-            reply.error(Errno::Io, format!("the host answered something else: {outcome:?}"));
+            reply.error(
+                Errno::Io,
+                format!("the host answered something else: {outcome:?}"),
+            );
         }
-        (Ticket::Attach { .. }, _) => unreachable!("attachments are answered by the host's thread itself"),
+        (Ticket::Attach { .. }, _) => {
+            unreachable!("attachments are answered by the host's thread itself")
+        }
     }
 }

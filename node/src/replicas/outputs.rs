@@ -25,7 +25,12 @@ impl HostThread {
             self.confirm();
         }
         for volume in std::mem::take(&mut self.outputs.demoted) {
-            for connection in self.connections.get(&volume).into_iter().flat_map(|connections| connections.values()) {
+            for connection in self
+                .connections
+                .get(&volume)
+                .into_iter()
+                .flat_map(|connections| connections.values())
+            {
                 connection.close("this node does not serve the volume any more");
             }
         }
@@ -36,8 +41,19 @@ impl HostThread {
 
     fn send(&mut self, frames: Vec<OutgoingFrame>) {
         let mut broken: BTreeSet<NodeId> = BTreeSet::new();
-        for OutgoingFrame { to, volume, lane, head, body } in frames {
-            let (Some(transport), Some(session)) = (self.outlet.transport(), self.sessions.get(&to)) else { continue };
+        for OutgoingFrame {
+            to,
+            volume,
+            lane,
+            head,
+            body,
+        } in frames
+        {
+            let (Some(transport), Some(session)) =
+                (self.outlet.transport(), self.sessions.get(&to))
+            else {
+                continue;
+            };
             if broken.contains(&to) {
                 continue;
             }
@@ -45,7 +61,11 @@ impl HostThread {
                 Lane::Write => isthmus_transport::Lane::Write(volume),
                 Lane::Resync => isthmus_transport::Lane::Resync(volume),
             };
-            let parts = if body.is_empty() { vec![head] } else { vec![head, body] };
+            let parts = if body.is_empty() {
+                vec![head]
+            } else {
+                vec![head, body]
+            };
             if let Err(error) = transport.send(to, *session, lane, parts) {
                 tracing::debug!(peer = %to, %volume, %error, "a frame was not taken");
                 broken.insert(to);
@@ -55,7 +75,10 @@ impl HostThread {
         for peer in broken {
             let now = clock::now();
             self.host.on_session_down(now, peer, &mut self.outputs);
-            let present = self.outlet.transport().and_then(|transport| transport.connected(peer));
+            let present = self
+                .outlet
+                .transport()
+                .and_then(|transport| transport.connected(peer));
             if present.is_some() && present == self.sessions.get(&peer).copied() {
                 self.host.on_session_up(now, peer, &mut self.outputs);
             }
@@ -63,11 +86,21 @@ impl HostThread {
     }
 
     fn answer_attach(&mut self, ticket: Ticket, outcome: Outcome) {
-        let Ticket::Attach { volume, connection, answer } = ticket else { return };
+        let Ticket::Attach {
+            volume,
+            connection,
+            answer,
+        } = ticket
+        else {
+            return;
+        };
         match outcome {
             Outcome::Attached => {
                 let number = connection.number();
-                self.connections.entry(volume).or_default().insert(number, connection);
+                self.connections
+                    .entry(volume)
+                    .or_default()
+                    .insert(number, connection);
                 if answer.send(Ok(())).is_err() {
                     self.client_left(volume, number);
                 }
@@ -76,7 +109,9 @@ impl HostThread {
                 // The client may have gone.
                 let _ = answer.send(Err(error));
             }
-            other => tracing::error!(%volume, ?other, "an attachment was answered with something else"),
+            other => {
+                tracing::error!(%volume, ?other, "an attachment was answered with something else")
+            }
         }
     }
 

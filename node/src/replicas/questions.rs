@@ -17,7 +17,11 @@ impl HostThread {
     pub(super) fn propose(&self, volume: VolumeId, proposal: Proposal) {
         let me = self.host.me();
         let command = command(volume, me, proposal);
-        let cause = Cause { who: me.node.to_string(), why: String::new(), at_ms: now_ms() };
+        let cause = Cause {
+            who: me.node.to_string(),
+            why: String::new(),
+            at_ms: now_ms(),
+        };
         let (kvdb, inputs) = (self.kvdb.clone(), self.inputs.clone());
         self.runtime.spawn(async move {
             let answer = kvdb.propose(command, cause).await;
@@ -46,24 +50,57 @@ impl HostThread {
         let begun = clock::now();
         self.runtime.spawn(async move {
             let catalog = kvdb.confirm_within(CONFIRM_WITHIN).await;
-            inputs.send(Input::Confirmed { begun, catalog: catalog.ok() });
+            inputs.send(Input::Confirmed {
+                begun,
+                catalog: catalog.ok(),
+            });
         });
     }
 }
 
 fn command(volume: VolumeId, me: ReplicaId, proposal: Proposal) -> Command {
-    let Proposal { kind, epoch, replicas } = proposal;
+    let Proposal {
+        kind,
+        epoch,
+        replicas,
+    } = proposal;
     let primary = me;
     match kind {
-        ProposalKind::Promote => Command::Promote { volume, expected: epoch, candidate: me },
-        ProposalKind::Opened => Command::Opened { volume, epoch, primary },
-        ProposalKind::Shrink => Command::Shrink { volume, epoch, primary, leaving: replicas },
+        ProposalKind::Promote => Command::Promote {
+            volume,
+            expected: epoch,
+            candidate: me,
+        },
+        ProposalKind::Opened => Command::Opened {
+            volume,
+            epoch,
+            primary,
+        },
+        ProposalKind::Shrink => Command::Shrink {
+            volume,
+            epoch,
+            primary,
+            leaving: replicas,
+        },
         ProposalKind::Grow => {
             let joining = *replicas.first().expect("a growth names who joins");
-            Command::Grow { volume, epoch, primary, joining }
+            Command::Grow {
+                volume,
+                epoch,
+                primary,
+                joining,
+            }
         }
-        ProposalKind::Renew => Command::Renew { volume, epoch, primary },
-        ProposalKind::Release => Command::Release { volume, epoch, primary },
+        ProposalKind::Renew => Command::Renew {
+            volume,
+            epoch,
+            primary,
+        },
+        ProposalKind::Release => Command::Release {
+            volume,
+            epoch,
+            primary,
+        },
     }
 }
 
@@ -86,5 +123,7 @@ pub fn follow_catalog(kvdb: Kvdb, store: Store, inputs: Inputs) {
 
 fn knows_this_start(catalog: &Catalog, store: &Store) -> bool {
     let known = catalog.nodes.get(&store.node);
-    known.is_some_and(|node| node.incarnation == Some(store.incarnation) && node.starts == store.starts)
+    known.is_some_and(|node| {
+        node.incarnation == Some(store.incarnation) && node.starts == store.starts
+    })
 }

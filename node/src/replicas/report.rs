@@ -9,7 +9,11 @@ use isthmus_host::{Host, VolumeStatus};
 
 /// The state of all volumes, having acted on the catalog up to `revision`.
 pub fn state(host: &Host<FileDisk, Ticket>, now: Time, revision: u64) -> DataPathState {
-    let mut volumes: Vec<VolumeRuntime> = host.status(now).iter().map(|status| runtime(status)).collect();
+    let mut volumes: Vec<VolumeRuntime> = host
+        .status(now)
+        .iter()
+        .map(|status| runtime(status))
+        .collect();
     volumes.extend(host.closed().iter().map(|(volume, reason)| VolumeRuntime {
         volume: volume.0,
         epoch: (0, 0),
@@ -22,16 +26,23 @@ pub fn state(host: &Host<FileDisk, Ticket>, now: Time, revision: u64) -> DataPat
         reason: reason.clone(),
     }));
     volumes.sort_by_key(|volume| volume.volume);
-    DataPathState { acted_on_revision: revision, volumes }
+    DataPathState {
+        acted_on_revision: revision,
+        volumes,
+    }
 }
 
 fn runtime(status: &VolumeStatus) -> VolumeRuntime {
     let (role, may_serve, reason) = match &status.standing {
         Standing::Idle | Standing::Releasing => (VolumeRole::Idle, false, String::new()),
         Standing::Following { .. } => (VolumeRole::Secondary, false, String::new()),
-        Standing::Promoting { waits_for } => (VolumeRole::Opening, true, format!("waits for {waits_for}")),
+        Standing::Promoting { waits_for } => {
+            (VolumeRole::Opening, true, format!("waits for {waits_for}"))
+        }
         Standing::Serving { frozen: None } => (VolumeRole::Primary, true, String::new()),
-        Standing::Serving { frozen: Some(reason) } => (VolumeRole::Frozen, true, reason.clone()),
+        Standing::Serving {
+            frozen: Some(reason),
+        } => (VolumeRole::Frozen, true, reason.clone()),
         Standing::Damaged(reason) => (VolumeRole::Stopped, false, reason.clone()),
     };
     VolumeRuntime {
@@ -63,7 +74,10 @@ fn absent(status: &VolumeStatus) -> Vec<ReplicaProgress> {
     }
     for (node, progress) in &status.joiners {
         let done = progress.total_bytes.saturating_sub(progress.left_bytes);
-        let dirty_bytes = absent.iter().find(|absent| absent.node == node.0).map_or(progress.left_bytes, |absent| absent.dirty_bytes);
+        let dirty_bytes = absent
+            .iter()
+            .find(|absent| absent.node == node.0)
+            .map_or(progress.left_bytes, |absent| absent.dirty_bytes);
         absent.retain(|absent| absent.node != node.0);
         absent.push(ReplicaProgress {
             node: node.0,

@@ -96,13 +96,7 @@ impl Simulation {
     fn lose_disk(&mut self, node: usize, duration: u64) {
         let other = self.nodes[1 - node].id;
         let catalog = self.kvdb.catalog();
-        let all_known = self.nodes.iter().all(|node| {
-            catalog
-                .nodes
-                .get(&node.id)
-                .is_some_and(|record| record.incarnation == Some(node.incarnation))
-        });
-        let safe = all_known
+        let safe = self.all_disks_are_known()
             && catalog.volumes.values().all(|volume| {
                 volume
                     .opened_set

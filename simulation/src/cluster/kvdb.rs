@@ -317,6 +317,17 @@ impl Simulation {
         );
     }
 
+    /// Whether kvdb knows each node's present disk.
+    pub(super) fn all_disks_are_known(&self) -> bool {
+        let catalog = self.kvdb.catalog();
+        self.nodes.iter().all(|node| {
+            catalog
+                .nodes
+                .get(&node.id)
+                .is_some_and(|record| record.incarnation == Some(node.incarnation))
+        })
+    }
+
     /// What the node's processes have asked so far and is still on its way never arrives.
     pub(super) fn forget_requests_of(&mut self, index: usize) {
         self.kvdb.forgotten[index] = self.nodes[index].life;
@@ -354,7 +365,10 @@ impl Simulation {
                     }
                     return;
                 }
-                if from.is_none_or(|(node, life)| life > self.kvdb.forgotten[node]) {
+                // Nobody takes a site away in the moment in which the other one's disk was lost.
+                let unsafe_now =
+                    matches!(command, Command::Deactivate { .. }) && !self.all_disks_are_known();
+                if from.is_none_or(|(node, life)| life > self.kvdb.forgotten[node]) && !unsafe_now {
                     self.commit(command, from, answer);
                 }
             }

@@ -269,7 +269,7 @@ impl Simulation {
             .after(delay, Event::ToNode { node, life, input });
     }
 
-    pub(super) fn to_node(&mut self, index: usize, life: u64, input: Input) {
+    pub(super) fn arrive(&mut self, index: usize, life: u64, input: Input) {
         let node = &mut self.nodes[index];
         if node.life != life || node.host.is_none() {
             return;

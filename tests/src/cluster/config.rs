@@ -106,8 +106,7 @@ fn text(node: Node, addresses: &[Addresses; 3], timing: &Timing) -> String {
          [cluster]\nname = \"test\"\nid = \"{CLUSTER_ID:016x}\"\n\
          [listen]\npeer = \"{}\"\napi = \"{}\"\n{}\
          [tls]\nauthority = \"tls/ca.pem\"\ncertificate = \"tls/{name}.pem\"\nkey = \"tls/{name}-key.pem\"\n\
-         [timing]\nlease_ms = {}\nreplica_timeout_ms = {}\nheartbeat_ms = {}\nelection_timeout_ms = {}\n\
-         [journal]\nsegment_mib = 40\nsegments = 4\n",
+         [timing]\nlease_ms = {}\nreplica_timeout_ms = {}\nheartbeat_ms = {}\nelection_timeout_ms = {}\n",
         node == Node::A1,
         own.peer(),
         own.api(),
