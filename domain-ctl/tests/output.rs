@@ -1,4 +1,5 @@
 //! What `domain-ctl` prints and how it exits, over a stand-in for the admin API that answers with fixed texts.
+#![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};

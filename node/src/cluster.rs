@@ -143,7 +143,7 @@ impl ClusterAccess for Cluster {
         }
         let mut last = self.last.lock();
         for (node, answer) in answers {
-            let observation = last.entry(node).or_insert_with(Observation::default);
+            let observation = last.entry(node).or_default();
             match answer {
                 Ok((runtime, round_trip_us)) => {
                     *observation = Observation {

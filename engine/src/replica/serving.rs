@@ -194,9 +194,10 @@ impl Replica {
             && primary.pending.is_empty()
             && primary.reads.is_empty()
             && primary.flushes.is_empty()
-            && self.log.end() == self.log.committed() {
-                self.give_back(now, effects);
-            }
+            && self.log.end() == self.log.committed()
+        {
+            self.give_back(now, effects);
+        }
     }
 
     fn commit(&mut self, committed: Seq, effects: &mut Effects) {

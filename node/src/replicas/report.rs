@@ -9,11 +9,7 @@ use isthmus_host::{Host, VolumeStatus};
 
 /// The state of all volumes, having acted on the catalog up to `revision`.
 pub fn state(host: &Host<FileDisk, Ticket>, now: Time, revision: u64) -> DataPathState {
-    let mut volumes: Vec<VolumeRuntime> = host
-        .status(now)
-        .iter()
-        .map(|status| runtime(status))
-        .collect();
+    let mut volumes: Vec<VolumeRuntime> = host.status(now).iter().map(runtime).collect();
     volumes.extend(host.closed().iter().map(|(volume, reason)| VolumeRuntime {
         volume: volume.0,
         epoch: (0, 0),
