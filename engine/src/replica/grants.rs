@@ -137,16 +137,14 @@ impl Replica {
             .is_none_or(|view| view.in_one_domain(&self.configuration.in_sync))
     }
 
-    /// The right to acknowledge writes that all members hold.
-    pub(super) fn may_acknowledge(&self, now: Time, primary: &Primary) -> bool {
+    /// The right to serve: every other member's grant, and kvdb's where the set lies in one domain, under a durable epoch.
+    ///
+    /// Reads need it (I11). A write that every member holds would be safe without: no other primary could lack it. It is asked for
+    /// all the same, so that a primary that was stopped and goes on answers nothing at all until it is heard again.
+    pub(super) fn may_serve(&self, now: Time, primary: &Primary) -> bool {
         primary.phase == Phase::Serving
             && self.persisted >= self.adopted
             && (!self.needs_kvdb() || primary.kvdb_until > now)
-    }
-
-    /// The right to answer reads: every member's grant, too.
-    pub(super) fn may_read(&self, now: Time, primary: &Primary) -> bool {
-        self.may_acknowledge(now, primary)
             && primary
                 .members
                 .values()

@@ -111,7 +111,7 @@ impl Replica {
         let Role::Primary(primary) = &self.role else {
             unreachable!("is_serving")
         };
-        let state = if self.may_read(now, primary) {
+        let state = if self.may_serve(now, primary) {
             effects.push(Effect::Fetch { op });
             ReadState::Fetching
         } else {
@@ -128,7 +128,7 @@ impl Replica {
         let Role::Primary(primary) = &self.role else {
             return;
         };
-        let may_read = self.may_read(now, primary);
+        let may_read = self.may_serve(now, primary);
         let Some(primary) = self.primary_mut() else {
             return;
         };
@@ -176,7 +176,7 @@ impl Replica {
         let Role::Primary(primary) = &self.role else {
             return;
         };
-        if self.may_acknowledge(now, primary) {
+        if self.may_serve(now, primary) {
             let held = primary
                 .members
                 .values()
@@ -224,7 +224,7 @@ impl Replica {
         let Role::Primary(primary) = &self.role else {
             return;
         };
-        if primary.reads.is_empty() || !self.may_read(now, primary) {
+        if primary.reads.is_empty() || !self.may_serve(now, primary) {
             return;
         }
         let Some(primary) = self.primary_mut() else {
