@@ -1,6 +1,7 @@
 //! The node's place on the network: who gets what peers send, and how kvdb asks them.
 
 use crate::cluster::OwnState;
+use crate::replicas::detour;
 use crate::serve::DataPath;
 use bytes::Bytes;
 use isthmus_engine::NodeId;
@@ -16,6 +17,10 @@ use tokio::runtime::Handle;
 const SERVICE_KVDB: u8 = 1;
 /// What the node says about itself: JSON of [`isthmus_api::NodeRuntime`].
 pub const SERVICE_RUNTIME: u8 = 2;
+/// The applied catalog, if it is newer than the revision asked with (8 bytes, little-endian).
+pub const SERVICE_CATALOG: u8 = 3;
+/// The catalog by a linearizable read.
+pub const SERVICE_CONFIRM: u8 = 4;
 
 /// The way out, for those who are there before the transport is. Clones are the same one.
 #[derive(Clone, Default)]
@@ -99,6 +104,8 @@ impl Handler for Switchboard {
                 SERVICE_KVDB => kvdb.serve(peer, request).await,
                 SERVICE_RUNTIME => serde_json::to_vec(&own.runtime().await)
                     .map_or_else(|_| Bytes::new(), Bytes::from),
+                SERVICE_CATALOG => detour::newer_catalog(&kvdb, &request),
+                SERVICE_CONFIRM => detour::confirmed_catalog(&kvdb).await,
                 _ => Bytes::new(),
             }
         });

@@ -1,8 +1,9 @@
 //! The data path of a data node: the host on its own thread, its way to kvdb and to peers, and the NBD exports.
 //!
 //! Modules in reading order: `inputs` (everything that reaches the host's thread), `host_thread` (its loop), `outputs` (what it
-//! wants done outside), `questions` (kvdb), `exports` (NBD), `report` (what it says about itself).
+//! wants done outside), `questions` (kvdb), `detour` (kvdb by a peer), `exports` (NBD), `report` (what it says about itself).
 
+pub mod detour;
 mod exports;
 mod host_thread;
 mod inputs;
@@ -17,6 +18,7 @@ use crate::serve::{BoxFuture, DataPath, DataPathState};
 use crate::store::Store;
 use anyhow::Context;
 use bytes::Bytes;
+use detour::Detour;
 use exports::NodeExports;
 use host_thread::HostThread;
 use inputs::{Input, Inputs};
@@ -103,18 +105,26 @@ impl Replicas {
         })
         .await?
         .with_context(|| format!("can't open the replicas in {}", config.data_dir.display()))?;
+        let peers = config
+            .members
+            .iter()
+            .map(|member| NodeId(member.id))
+            .filter(|peer| *peer != store.node);
+        let detour = Detour::new(kvdb.clone(), outlet.clone(), store.node, peers.collect());
         let thread = HostThread::new(
             host,
             receiver,
             inputs.clone(),
             outlet.clone(),
             kvdb.clone(),
+            detour.clone(),
             Handle::current(),
         );
         let thread = std::thread::Builder::new()
             .name("host".into())
             .spawn(move || thread.live())?;
         questions::follow_catalog(kvdb.clone(), *store, inputs.clone());
+        detour.follow(*store, inputs.clone());
         let server = match config.listen.nbd {
             None => None,
             Some(address) => {

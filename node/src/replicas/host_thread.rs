@@ -1,5 +1,6 @@
 //! The host's thread: waits for inputs, hands all that are there to the host, lets it run, and does what it wants done.
 
+use super::detour::Detour;
 use super::inputs::{Input, Inputs, Ticket};
 use super::report;
 use crate::clock;
@@ -28,6 +29,7 @@ pub struct HostThread {
     pub(super) inputs: Inputs,
     pub(super) outlet: Outlet,
     pub(super) kvdb: Kvdb,
+    pub(super) detour: Detour,
     pub(super) runtime: Handle,
     pub(super) sessions: BTreeMap<NodeId, SessionId>,
     pub(super) connections: BTreeMap<VolumeId, BTreeMap<u64, Connection>>,
@@ -47,6 +49,7 @@ impl HostThread {
         inputs: Inputs,
         outlet: Outlet,
         kvdb: Kvdb,
+        detour: Detour,
         runtime: Handle,
     ) -> HostThread {
         HostThread {
@@ -55,6 +58,7 @@ impl HostThread {
             inputs,
             outlet,
             kvdb,
+            detour,
             runtime,
             sessions: BTreeMap::new(),
             connections: BTreeMap::new(),
@@ -126,6 +130,8 @@ impl HostThread {
                     self.host.on_session_down(now, peer, outputs);
                 }
             }
+            // What came by a detour may be ahead of what kvdb brings here.
+            Input::Catalog(catalog) if catalog.revision < self.revision => {}
             Input::Catalog(catalog) => {
                 self.revision = catalog.revision;
                 self.host.on_catalog(now, catalog, outputs);

@@ -46,14 +46,11 @@ impl HostThread {
             self.confirm_again = true;
             return;
         }
-        let (kvdb, inputs) = (self.kvdb.clone(), self.inputs.clone());
+        let (detour, inputs) = (self.detour.clone(), self.inputs.clone());
         let begun = clock::now();
         self.runtime.spawn(async move {
-            let catalog = kvdb.confirm_within(CONFIRM_WITHIN).await;
-            inputs.send(Input::Confirmed {
-                begun,
-                catalog: catalog.ok(),
-            });
+            let catalog = detour.confirm(CONFIRM_WITHIN).await;
+            inputs.send(Input::Confirmed { begun, catalog });
         });
     }
 }
@@ -121,7 +118,8 @@ pub fn follow_catalog(kvdb: Kvdb, store: Store, inputs: Inputs) {
     });
 }
 
-fn knows_this_start(catalog: &Catalog, store: &Store) -> bool {
+/// Whether kvdb has noted this start of the node.
+pub fn knows_this_start(catalog: &Catalog, store: &Store) -> bool {
     let known = catalog.nodes.get(&store.node);
     known.is_some_and(|node| {
         node.incarnation == Some(store.incarnation) && node.starts == store.starts

@@ -155,11 +155,11 @@ impl<R> Mirror<R> {
     fn journal_refused(&mut self, context: &mut Context<'_, R>) {
         context.outputs.events.push((
             self.volume,
-            "the journal takes no more records: its disk failed".into(),
+            "the journal takes no more records: it is full, or its disk failed".into(),
         ));
         let mut effects = Effects::new();
         self.engine.stop(
-            "the journal takes no more records: its disk failed".into(),
+            "the journal takes no more records: it is full, or its disk failed".into(),
             &mut effects,
         );
         self.carry_out(context, effects);
