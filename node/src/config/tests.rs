@@ -144,7 +144,7 @@ fn what_is_wrong_is_refused_with_its_key_and_what_to_do() {
         (
             "[tls]",
             "[journal]\nsegments = 1\n[tls]",
-            &["journal.segments", "3 to 1024"],
+            &["journal.segments", "4 to 1024"],
         ),
     ];
     for (from, to, words) in cases {
