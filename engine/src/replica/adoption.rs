@@ -222,9 +222,10 @@ impl Replica {
         configuration: &Configuration,
         effects: &mut Effects,
     ) -> bool {
-        let newest = self.view.as_ref().map_or(self.configuration.epoch, |view| {
-            view.configuration.epoch.max(self.configuration.epoch)
-        });
+        // A replica that restarted may have known of a higher epoch that it had not taken yet: it follows and promises nothing before
+        // kvdb has told it, in order, what was committed up to this start. The primary asks again.
+        let Some(view) = &self.view else { return false };
+        let newest = view.configuration.epoch.max(self.configuration.epoch);
         if configuration.epoch < newest {
             let stale = Message::Stale { epoch: newest };
             self.send(from, stale, None, effects);

@@ -484,3 +484,27 @@ fn committed_follows_only_what_is_durable_here() {
     assert_eq!(b.replica.log().committed(), Seq(1));
     assert!(b.take().contains(&Effect::Apply { through: Seq(1) }));
 }
+
+#[test]
+fn a_replica_that_restarted_follows_nobody_before_kvdb_has_told_it_what_is() {
+    let mut durable = Durable::new();
+    durable.configuration = view(3, Some(A), true, &[A, B]).configuration;
+    let mut b = Bench {
+        replica: Replica::new(B, Settings::default(), durable, at(0)),
+        effects: Effects::new(),
+    };
+    b.replica.on_session_up(at(1), A.node, &mut b.effects);
+    let prepare = Message::Prepare {
+        configuration: view(3, Some(A), true, &[A, B]).configuration,
+    };
+    b.hear(at(2), A, prepare.clone());
+    assert_eq!(b.take(), [], "it may have known that epoch 3 is over");
+    b.view(at(3), view(4, None, true, &[B]));
+    b.hear(at(4), A, prepare);
+    let stale = Effect::Send {
+        to: A.node,
+        message: Message::Stale { epoch: epoch(4) },
+        after: None,
+    };
+    assert_eq!(b.take(), [stale]);
+}
