@@ -73,9 +73,25 @@ impl Facts {
             .is_some_and(|observation| observation.answers)
     }
 
-    /// The nodes that answered just now.
+    /// The nodes that answered just now, with the stores that the catalog knows.
     pub fn answering(&self) -> BTreeSet<NodeId> {
-        answering(&self.observations)
+        let mut answering = answering(&self.observations);
+        // A node whose disk was replaced answers, but is not yet what the catalog counts on.
+        answering.retain(|node| {
+            let known = self
+                .catalog
+                .nodes
+                .get(node)
+                .and_then(|record| record.incarnation);
+            let runtime = self
+                .observations
+                .get(node)
+                .and_then(|observation| observation.runtime.as_ref());
+            known
+                .zip(runtime)
+                .is_some_and(|(known, runtime)| known.to_string() == runtime.incarnation)
+        });
+        answering
     }
 
     /// Whether a node's domain is active.

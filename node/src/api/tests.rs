@@ -32,7 +32,7 @@ pub fn runtime(node: u32) -> NodeRuntime {
         node,
         name: NODES[node as usize - 1].1.to_owned(),
         version: "0".to_owned(),
-        incarnation: "1".to_owned(),
+        incarnation: Incarnation(u64::from(node)).to_string(),
         starts: 1,
         uptime_seconds: 1,
         observed_at_ms: 1,
