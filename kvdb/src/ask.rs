@@ -11,8 +11,7 @@ use crate::error::KvdbError;
 use crate::group::{Proposal, Types};
 use crate::handle::{Kvdb, Shared};
 use crate::metrics::members;
-use crate::runtime::WatchReceiver as _;
-use crate::runtime::{self, Instant};
+use crate::runtime::{self, Instant as _, InstantOf, Runtime, WatchReceiver as _};
 use crate::wire::{self, Message, Question, Reply};
 
 /// Between two attempts, unless something changes before.
@@ -20,7 +19,7 @@ const ATTEMPT_PAUSE: Duration = Duration::from_millis(100);
 /// One attempt takes at most so long: longer than a slow commit, shorter than what anybody waits for.
 const ATTEMPT_WITHIN: Duration = Duration::from_secs(1);
 
-impl Kvdb {
+impl<R: Runtime> Kvdb<R> {
     /// Commits a request whose id was made by [`Kvdb::next_request`]: a repeat of it, after an error, is applied once.
     ///
     /// # Errors
@@ -52,12 +51,12 @@ impl Kvdb {
     /// # Errors
     /// As [`Kvdb::confirm`].
     pub async fn confirm_within(&self, within: Duration) -> Result<Arc<Catalog>, KvdbError> {
-        let deadline = Instant::now() + within;
+        let deadline = runtime::now::<R>() + within;
         let index = match self.shared.ask(Question::ReadIndex, within).await? {
             Reply::ReadIndex(index) => index,
             other => return Err(unexpected(within, &other)),
         };
-        let left = deadline.saturating_duration_since(Instant::now());
+        let left = deadline.saturating_duration_since(runtime::now::<R>());
         let applied = self
             .shared
             .raft
@@ -72,16 +71,16 @@ impl Kvdb {
     }
 }
 
-fn unexpected(within: Duration, reply: &Reply) -> KvdbError {
+fn unexpected<R: Runtime>(within: Duration, reply: &Reply<R>) -> KvdbError {
     KvdbError::Unavailable {
         within,
         last: format!("another question was answered: {reply:?}"),
     }
 }
 
-impl Shared {
-    async fn ask(&self, question: Question, within: Duration) -> Result<Reply, KvdbError> {
-        let deadline = Instant::now() + within;
+impl<R: Runtime> Shared<R> {
+    async fn ask(&self, question: Question, within: Duration) -> Result<Reply<R>, KvdbError> {
+        let deadline = runtime::now::<R>() + within;
         let mut changes = self.raft.metrics();
         loop {
             if let Err(error) = &changes.borrow_and_update().running_state {
@@ -91,17 +90,21 @@ impl Shared {
                 Ok(reply) => return Ok(reply),
                 Err(reason) => reason,
             };
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = deadline.saturating_duration_since(runtime::now::<R>());
             if left.is_zero() {
                 return Err(KvdbError::Unavailable { within, last });
             }
             // Either way it is time to try again; a closed channel shows in `running_state`.
-            drop(runtime::timeout(left.min(ATTEMPT_PAUSE), changes.changed()).await);
+            drop(runtime::timeout::<R, _>(left.min(ATTEMPT_PAUSE), changes.changed()).await);
         }
     }
 
     /// Tries this node, then the leader that it knows, then one other node after the other.
-    async fn attempt(&self, question: &Question, deadline: Instant) -> Result<Reply, String> {
+    async fn attempt(
+        &self,
+        question: &Question,
+        deadline: InstantOf<R>,
+    ) -> Result<Reply<R>, String> {
         let mut leader = None;
         let mut last = match self.answer_as_leader(question, deadline).await {
             Reply::NotLeader { leader: known } => {
@@ -118,7 +121,7 @@ impl Shared {
             .map(|leader| (leader, false))
             .chain(others.into_iter().map(|node| (node, true)))
         {
-            if asked.contains(&node) || Instant::now() >= deadline {
+            if asked.contains(&node) || runtime::now::<R>() >= deadline {
                 continue;
             }
             asked.push(node);
@@ -146,13 +149,13 @@ impl Shared {
         node: NodeId,
         question: &Question,
         may_forward: bool,
-        deadline: Instant,
-    ) -> Result<Reply, String> {
+        deadline: InstantOf<R>,
+    ) -> Result<Reply<R>, String> {
         let within = deadline
-            .saturating_duration_since(Instant::now())
+            .saturating_duration_since(runtime::now::<R>())
             .min(ATTEMPT_WITHIN);
         let within_ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
-        let message = Message::Question {
+        let message = Message::<R>::Question {
             question: question.clone(),
             may_forward,
             within_ms,
@@ -172,8 +175,8 @@ impl Shared {
         question: &Question,
         may_forward: bool,
         within: Duration,
-    ) -> Reply {
-        let deadline = Instant::now() + within.min(ATTEMPT_WITHIN);
+    ) -> Reply<R> {
+        let deadline = runtime::now::<R>() + within.min(ATTEMPT_WITHIN);
         match self.answer_as_leader(question, deadline).await {
             Reply::NotLeader {
                 leader: Some(leader),
@@ -185,9 +188,9 @@ impl Shared {
         }
     }
 
-    async fn answer_as_leader(&self, question: &Question, deadline: Instant) -> Reply {
+    async fn answer_as_leader(&self, question: &Question, deadline: InstantOf<R>) -> Reply<R> {
         let within = deadline
-            .saturating_duration_since(Instant::now())
+            .saturating_duration_since(runtime::now::<R>())
             .min(ATTEMPT_WITHIN);
         let answering = async {
             match question {
@@ -196,12 +199,12 @@ impl Shared {
             }
         };
         let late = |_| Reply::Failed("no majority answered the leader in time".to_owned());
-        runtime::timeout(within, answering)
+        runtime::timeout::<R, _>(within, answering)
             .await
             .unwrap_or_else(late)
     }
 
-    async fn commit(&self, request: &Request) -> Reply {
+    async fn commit(&self, request: &Request) -> Reply<R> {
         match self.raft.client_write(Proposal(request.clone())).await {
             Ok(written) => Reply::Answer(written.data),
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => not_leader(&to),
@@ -209,7 +212,7 @@ impl Shared {
         }
     }
 
-    async fn read_index(&self) -> Reply {
+    async fn read_index(&self) -> Reply<R> {
         match self.raft.get_read_log_id(ReadPolicy::ReadIndex).await {
             Ok((read, _)) => Reply::ReadIndex(Some(read.index())),
             Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(to))) => not_leader(&to),
@@ -218,7 +221,7 @@ impl Shared {
     }
 }
 
-fn not_leader(to: &ForwardToLeader<Types>) -> Reply {
+fn not_leader<R: Runtime>(to: &ForwardToLeader<Types<R>>) -> Reply<R> {
     Reply::NotLeader {
         leader: to.leader_id.map(|leader| leader.node),
     }

@@ -2,10 +2,16 @@
 
 use isthmus_catalog::{Answer, Request};
 use isthmus_engine::{Incarnation, NodeId};
+use openraft::impls::leader_id_adv::LeaderId;
+use openraft::impls::{BoxedErrorSource, InlineBatch, ProgressResponder};
+use openraft::vote::RaftLeaderId;
+use openraft::{EmptyNode, EntryPayload, OptionalSend, RaftTypeConfig};
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::marker::PhantomData;
 
 use crate::machine::CatalogMachine;
+use crate::runtime::{Runtime, Tokio};
 
 /// A member of the Raft group: a node with one incarnation of its store (I12).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -32,22 +38,41 @@ impl fmt::Display for Proposal {
     }
 }
 
-openraft::declare_raft_types!(
-    /// openraft over the catalog's requests and answers.
-    pub Types:
-        D = Proposal,
-        R = Answer,
-        NodeId = MemberId,
-        Node = openraft::EmptyNode,
-);
+/// openraft over the catalog's requests and answers, on the runtime `R`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Types<R>(PhantomData<R>);
 
-pub(crate) type Raft = openraft::Raft<Types, CatalogMachine>;
-pub(crate) type Entry = openraft::alias::EntryOf<Types>;
-pub(crate) type LogId = openraft::alias::LogIdOf<Types>;
-pub(crate) type Vote = openraft::alias::VoteOf<Types>;
-pub(crate) type Membership = openraft::alias::StoredMembershipOf<Types>;
-pub(crate) type SnapshotMeta = openraft::alias::SnapshotMetaOf<Types>;
-pub(crate) type Snapshot = openraft::alias::SnapshotOf<Types, bytes::Bytes>;
+impl<R: Runtime> RaftTypeConfig for Types<R> {
+    type D = Proposal;
+    type R = Answer;
+    type NodeId = MemberId;
+    type Node = EmptyNode;
+    type Term = u64;
+    type LeaderId = LeaderId<u64, MemberId>;
+    type Vote = Vote;
+    type Payload = EntryPayload<Proposal, MemberId, EmptyNode>;
+    type Entry = Entry;
+    type AsyncRuntime = R::Async;
+    type Responder<T>
+        = ProgressResponder<Self, T>
+    where
+        T: OptionalSend + 'static;
+    type Batch<T>
+        = InlineBatch<T>
+    where
+        T: OptionalSend + 'static;
+    type ErrorSource = BoxedErrorSource;
+}
+
+pub(crate) type Raft<R> = openraft::Raft<Types<R>, CatalogMachine<R>>;
+type Committed = <LeaderId<u64, MemberId> as RaftLeaderId>::Committed;
+pub(crate) type Vote = openraft::impls::Vote<LeaderId<u64, MemberId>>;
+pub(crate) type Entry = openraft::Entry<Committed, EntryPayload<Proposal, MemberId, EmptyNode>>;
+// The same on every runtime.
+pub(crate) type LogId = openraft::alias::LogIdOf<Types<Tokio>>;
+pub(crate) type Membership = openraft::alias::StoredMembershipOf<Types<Tokio>>;
+pub(crate) type SnapshotMeta = openraft::alias::SnapshotMetaOf<Types<Tokio>>;
+pub(crate) type Snapshot = openraft::alias::SnapshotOf<Types<Tokio>, bytes::Bytes>;
 
 /// The codec's kinds of this crate.
 pub(crate) mod kind {

@@ -8,6 +8,7 @@ use isthmus_journal::Disk;
 use openraft::{Config, EmptyNode, SnapshotPolicy};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -16,15 +17,15 @@ use crate::config::KvdbConfig;
 use crate::error::KvdbError;
 use crate::group::{MemberId, Raft};
 use crate::log_store::LogStore;
-use crate::machine::CatalogMachine;
+use crate::machine::{CatalogMachine, Observer};
 use crate::membership;
 use crate::metrics::KvdbMetrics;
 use crate::network::Network;
 use crate::peers::Peers;
-use crate::runtime::WatchReceiver as _;
-use crate::runtime::{self, JoinHandle, watch};
+use crate::runtime::{self, Runtime, Tokio, WatchReceiver as _, WatchReceiverOf};
 use crate::serve::Assembly;
-use crate::storage::Storage;
+use crate::storage::{DiskOwner, Storage};
+use crate::watch::CatalogWatch;
 
 /// Entries in one message at most; bytes are bounded apart from that.
 const ENTRIES_MAX: u64 = 256;
@@ -36,31 +37,37 @@ const ENTRIES_BEHIND_MAX: u64 = 5000;
 const INSTALL_MS_MAX: u64 = 30_000;
 
 /// kvdb on this node. Clones are the same one.
-#[derive(Clone)]
-pub struct Kvdb {
-    pub(crate) shared: Arc<Shared>,
+pub struct Kvdb<R: Runtime = Tokio> {
+    pub(crate) shared: Arc<Shared<R>>,
 }
 
-pub(crate) struct Shared {
+impl<R: Runtime> Clone for Kvdb<R> {
+    fn clone(&self) -> Kvdb<R> {
+        Kvdb {
+            shared: Arc::clone(&self.shared),
+        }
+    }
+}
+
+pub(crate) struct Shared<R: Runtime> {
     pub(crate) config: KvdbConfig,
-    pub(crate) raft: Raft,
+    pub(crate) raft: Raft<R>,
     pub(crate) peers: Arc<dyn Peers>,
-    pub(crate) log: LogStore,
+    pub(crate) log: LogStore<R>,
     pub(crate) assembly: Mutex<Option<Assembly>>,
-    storage: Storage,
-    published: watch::Receiver<Arc<Catalog>>,
+    storage: Storage<R>,
+    published: WatchReceiverOf<R, Arc<Catalog>>,
     requests: AtomicU64,
-    tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
-impl Drop for Shared {
+impl<R: Runtime> Drop for Shared<R> {
     fn drop(&mut self) {
-        for task in self.tasks.get_mut() {
-            task.abort();
+        if !R::is_running() {
+            return;
         }
         // Raft's own tasks hold on to each other, and to the disk, until they are told to end.
         let (raft, storage) = (self.raft.clone(), self.storage.clone());
-        runtime::spawn_if_running(async move {
+        runtime::spawn::<R>(async move {
             drop(raft.shutdown().await);
             storage.stop().await;
         });
@@ -78,9 +85,27 @@ impl Kvdb {
         disk: D,
         peers: Arc<dyn Peers>,
     ) -> Result<Kvdb, KvdbError> {
-        let (storage, mut recovered) = Storage::start(disk, config.folder.clone()).await?;
-        let (publisher, published) = watch::channel(Arc::new(Catalog::default()));
-        let machine = CatalogMachine::new(recovered.snapshot.take(), storage.clone(), publisher)?;
+        let own = |owner: DiskOwner<Tokio>| owner.start_thread(disk);
+        Kvdb::start_with(config, own, peers, Box::new(|_, _| {})).await
+    }
+}
+
+impl<R: Runtime> Kvdb<R> {
+    /// Starts kvdb on any runtime: `own` sees to it that the disk's owner runs, on a thread or in a task. `observe` is told of all
+    /// that is applied.
+    ///
+    /// # Errors
+    /// As [`Kvdb::start`].
+    pub async fn start_with(
+        config: KvdbConfig,
+        own: impl FnOnce(DiskOwner<R>) -> io::Result<()>,
+        peers: Arc<dyn Peers>,
+        observe: Observer,
+    ) -> Result<Kvdb<R>, KvdbError> {
+        let (storage, mut recovered) = Storage::start(config.folder.clone(), own).await?;
+        let (publisher, published) = runtime::watch::<R, _>(Arc::new(Catalog::default()));
+        let snapshot = recovered.snapshot.take();
+        let machine = CatalogMachine::new(snapshot, storage.clone(), publisher, observe)?;
         let log = LogStore::new(recovered, storage.clone());
         let member = MemberId {
             node: config.node,
@@ -102,10 +127,9 @@ impl Kvdb {
             storage,
             published,
             requests: AtomicU64::new(0),
-            tasks: Mutex::new(Vec::new()),
         });
-        let converging = runtime::spawn(membership::converge(Arc::downgrade(&shared)));
-        shared.tasks.lock().push(converging);
+        // It ends with Raft.
+        runtime::spawn::<R>(membership::converge(Arc::downgrade(&shared)));
         Ok(Kvdb { shared })
     }
 
@@ -179,12 +203,12 @@ impl Kvdb {
 
     /// The catalog as far as it is applied on this node: it may be old.
     pub fn catalog(&self) -> Arc<Catalog> {
-        self.shared.published.borrow().clone()
+        self.shared.published.borrow_watched().clone()
     }
 
     /// Shows each new state of the applied catalog; states that come fast may be skipped, the last one never is.
-    pub fn watch(&self) -> watch::Receiver<Arc<Catalog>> {
-        self.shared.published.clone()
+    pub fn watch(&self) -> CatalogWatch<R> {
+        CatalogWatch(self.shared.published.clone())
     }
 
     /// How kvdb is, as this node sees it.
@@ -199,7 +223,7 @@ impl Kvdb {
     pub async fn wait_until(
         &self,
         within: Duration,
-        is_so: impl Fn(&KvdbMetrics) -> bool + Send,
+        is_so: impl Fn(&KvdbMetrics) -> bool + Send + Sync,
     ) -> Result<KvdbMetrics, KvdbError> {
         let mut metrics = self.shared.raft.metrics();
         let waiting = async {
@@ -218,14 +242,13 @@ impl Kvdb {
             within,
             last: "waited for a state".to_owned(),
         };
-        runtime::timeout(within, waiting).await.map_err(late)?
+        runtime::timeout::<R, _>(within, waiting)
+            .await
+            .map_err(late)?
     }
 
     /// Ends kvdb on this node; returns when its disk is given up.
     pub async fn stop(&self) {
-        for task in self.shared.tasks.lock().drain(..) {
-            task.abort();
-        }
         if let Err(error) = self.shared.raft.shutdown().await {
             tracing::warn!(%error, "Raft's task did not end well");
         }
@@ -237,7 +260,7 @@ impl Kvdb {
     }
 }
 
-impl Shared {
+impl<R: Runtime> Shared<R> {
     pub(crate) fn member(&self) -> MemberId {
         MemberId {
             node: self.config.node,
@@ -245,7 +268,7 @@ impl Shared {
         }
     }
 
-    pub(crate) fn published(&self) -> watch::Receiver<Arc<Catalog>> {
+    pub(crate) fn published(&self) -> WatchReceiverOf<R, Arc<Catalog>> {
         self.published.clone()
     }
 }

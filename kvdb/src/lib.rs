@@ -27,15 +27,19 @@ pub mod peers;
 mod runtime;
 mod serve;
 mod storage;
+mod watch;
 mod wire;
 
 pub use config::KvdbConfig;
 pub use error::KvdbError;
 pub use group::MemberId;
 pub use handle::Kvdb;
+pub use machine::Observer;
 pub use metrics::KvdbMetrics;
 pub use peers::Peers;
-pub use storage::format;
+pub use runtime::{Runtime, Tokio};
+pub use storage::{AwaitedDisk, DiskOwner, format, format_with};
+pub use watch::CatalogWatch;
 
 #[cfg(test)]
 mod tests;

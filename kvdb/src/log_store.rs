@@ -14,6 +14,7 @@ use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 
 use crate::group::{Entry, LogId, Types, Vote, kind};
+use crate::runtime::Runtime;
 use crate::storage::{Flushed, Record, Recovered, Storage};
 use crate::wire::ENTRIES_BYTES_MAX;
 
@@ -28,15 +29,23 @@ struct Memory {
 }
 
 /// The log. Clones read and write the same one.
-#[derive(Clone)]
-pub(crate) struct LogStore {
+pub(crate) struct LogStore<R: Runtime> {
     memory: Arc<Mutex<Memory>>,
-    storage: Storage,
+    storage: Storage<R>,
 }
 
-impl LogStore {
+impl<R: Runtime> Clone for LogStore<R> {
+    fn clone(&self) -> LogStore<R> {
+        LogStore {
+            memory: Arc::clone(&self.memory),
+            storage: self.storage.clone(),
+        }
+    }
+}
+
+impl<R: Runtime> LogStore<R> {
     /// The log as it was found.
-    pub(crate) fn new(recovered: Recovered, storage: Storage) -> LogStore {
+    pub(crate) fn new(recovered: Recovered, storage: Storage<R>) -> LogStore<R> {
         let entries = recovered
             .entries
             .into_iter()
@@ -86,7 +95,7 @@ fn checked(range: &impl RangeBounds<u64>) -> Option<(Bound<u64>, Bound<u64>)> {
     (!is_empty).then_some((Bound::Included(first), end))
 }
 
-impl RaftLogReader<Types> for LogStore {
+impl<R: Runtime> RaftLogReader<Types<R>> for LogStore<R> {
     async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
         &mut self,
         range: RB,
@@ -125,10 +134,10 @@ impl RaftLogReader<Types> for LogStore {
     }
 }
 
-impl RaftLogStorage<Types> for LogStore {
-    type LogReader = LogStore;
+impl<R: Runtime> RaftLogStorage<Types<R>> for LogStore<R> {
+    type LogReader = LogStore<R>;
 
-    async fn get_log_state(&mut self) -> io::Result<LogState<Types>> {
+    async fn get_log_state(&mut self) -> io::Result<LogState<Types<R>>> {
         let memory = self.memory.lock();
         let last = memory
             .entries
@@ -140,7 +149,7 @@ impl RaftLogStorage<Types> for LogStore {
         })
     }
 
-    async fn get_log_reader(&mut self) -> LogStore {
+    async fn get_log_reader(&mut self) -> LogStore<R> {
         self.clone()
     }
 
@@ -170,7 +179,7 @@ impl RaftLogStorage<Types> for LogStore {
         Ok(self.memory.lock().committed)
     }
 
-    async fn append<I>(&mut self, entries: I, callback: IOFlushed<Types>) -> io::Result<()>
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<Types<R>>) -> io::Result<()>
     where
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,

@@ -11,29 +11,43 @@ use std::sync::Arc;
 
 use crate::error::KvdbError;
 use crate::group::{LogId, Membership, Snapshot, SnapshotMeta, Types};
-use crate::runtime::watch;
+use crate::runtime::{Runtime, WatchSender as _, WatchSenderOf};
 use crate::storage::{Storage, StoredSnapshot};
 
 /// Entries after which watchers see what was applied, and who asked hears of it.
 const ENTRIES_AT_ONCE: usize = 256;
 
+/// Told of every entry that is applied on this node, and of every snapshot that replaces what was: its index in the log, and the
+/// catalog with it. Simulations check histories by it.
+pub type Observer = Box<dyn FnMut(u64, &Catalog) + Send + Sync>;
+
 /// The applied catalog.
-pub struct CatalogMachine {
+pub struct CatalogMachine<R: Runtime> {
     catalog: Arc<Catalog>,
     applied: Option<LogId>,
     membership: Membership,
-    published: watch::Sender<Arc<Catalog>>,
-    snapshots: Snapshots,
+    /// In a lock only because openraft shares the machine between threads, and a sender may not be.
+    published: Mutex<WatchSenderOf<R, Arc<Catalog>>>,
+    snapshots: Snapshots<R>,
+    observe: Observer,
 }
 
 /// The newest durable snapshot, and how to make another one.
-#[derive(Clone)]
-struct Snapshots {
+struct Snapshots<R: Runtime> {
     newest: Arc<Mutex<Option<StoredSnapshot>>>,
-    storage: Storage,
+    storage: Storage<R>,
 }
 
-impl Snapshots {
+impl<R: Runtime> Clone for Snapshots<R> {
+    fn clone(&self) -> Snapshots<R> {
+        Snapshots {
+            newest: Arc::clone(&self.newest),
+            storage: self.storage.clone(),
+        }
+    }
+}
+
+impl<R: Runtime> Snapshots<R> {
     async fn keep(&self, snapshot: StoredSnapshot) -> io::Result<()> {
         self.storage.write_snapshot(snapshot.clone()).await?;
         *self.newest.lock() = Some(snapshot);
@@ -41,13 +55,14 @@ impl Snapshots {
     }
 }
 
-impl CatalogMachine {
+impl<R: Runtime> CatalogMachine<R> {
     /// The catalog of the newest snapshot; openraft applies the committed rest of the log.
     pub(crate) fn new(
         snapshot: Option<StoredSnapshot>,
-        storage: Storage,
-        published: watch::Sender<Arc<Catalog>>,
-    ) -> Result<CatalogMachine, KvdbError> {
+        storage: Storage<R>,
+        published: WatchSenderOf<R, Arc<Catalog>>,
+        observe: Observer,
+    ) -> Result<CatalogMachine<R>, KvdbError> {
         let (catalog, meta) = match &snapshot {
             Some(snapshot) => {
                 let catalog = Catalog::decode(&snapshot.catalog)
@@ -56,22 +71,32 @@ impl CatalogMachine {
             }
             None => (Catalog::default(), SnapshotMeta::default()),
         };
-        let machine = CatalogMachine {
+        let mut machine = CatalogMachine {
             catalog: Arc::new(catalog),
             applied: meta.last_log_id,
             membership: meta.last_membership,
-            published,
+            published: Mutex::new(published),
             snapshots: Snapshots {
                 newest: Arc::new(Mutex::new(snapshot)),
                 storage,
             },
+            observe,
         };
+        machine.was_replaced();
         machine.publish();
         Ok(machine)
     }
 
     fn publish(&self) {
-        self.published.send_replace(self.catalog.clone());
+        // Nobody may be watching, which is fine.
+        drop(self.published.lock().send(self.catalog.clone()));
+    }
+
+    /// The catalog is another one at once, by a snapshot.
+    fn was_replaced(&mut self) {
+        if let Some(applied) = self.applied {
+            (self.observe)(applied.index, &self.catalog);
+        }
     }
 
     fn apply_entry(&mut self, entry: crate::group::Entry) -> Answer {
@@ -84,13 +109,14 @@ impl CatalogMachine {
             }
         };
         self.applied = Some(entry.log_id);
+        (self.observe)(entry.log_id.index, &self.catalog);
         answer
     }
 }
 
-impl RaftStateMachine<Types> for CatalogMachine {
+impl<R: Runtime> RaftStateMachine<Types<R>> for CatalogMachine<R> {
     type SnapshotData = Bytes;
-    type SnapshotBuilder = SnapshotBuilder;
+    type SnapshotBuilder = SnapshotBuilder<R>;
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, Membership)> {
         Ok((self.applied, self.membership.clone()))
@@ -98,7 +124,7 @@ impl RaftStateMachine<Types> for CatalogMachine {
 
     async fn apply<Strm>(&mut self, entries: Strm) -> io::Result<()>
     where
-        Strm: Stream<Item = io::Result<EntryResponder<Types>>> + Unpin + OptionalSend,
+        Strm: Stream<Item = io::Result<EntryResponder<Types<R>>>> + Unpin + OptionalSend,
     {
         let mut chunks = entries.chunks(ENTRIES_AT_ONCE);
         while let Some(chunk) = chunks.next().await {
@@ -117,7 +143,7 @@ impl RaftStateMachine<Types> for CatalogMachine {
         Ok(())
     }
 
-    async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
+    async fn get_snapshot_builder(&mut self) -> SnapshotBuilder<R> {
         let meta = SnapshotMeta {
             last_log_id: self.applied,
             last_membership: self.membership.clone(),
@@ -140,6 +166,7 @@ impl RaftStateMachine<Types> for CatalogMachine {
         self.catalog = Arc::new(catalog);
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
+        self.was_replaced();
         self.publish();
         Ok(())
     }
@@ -154,13 +181,13 @@ impl RaftStateMachine<Types> for CatalogMachine {
 }
 
 /// Makes a snapshot of the catalog as it was, beside what is applied meanwhile.
-pub struct SnapshotBuilder {
+pub struct SnapshotBuilder<R: Runtime> {
     catalog: Arc<Catalog>,
     meta: SnapshotMeta,
-    snapshots: Snapshots,
+    snapshots: Snapshots<R>,
 }
 
-impl RaftSnapshotBuilder<Types> for SnapshotBuilder {
+impl<R: Runtime> RaftSnapshotBuilder<Types<R>> for SnapshotBuilder<R> {
     type SnapshotData = Bytes;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {

@@ -12,8 +12,7 @@ use std::time::Duration;
 use crate::group::MemberId;
 use crate::handle::Shared;
 use crate::metrics::{RaftMetrics, contacts, members};
-use crate::runtime::WatchReceiver as _;
-use crate::runtime::{self, Instant};
+use crate::runtime::{self, Instant as _, InstantOf, Runtime, WatchReceiver as _};
 
 /// How often it is looked at without a reason.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -49,8 +48,8 @@ struct Group {
 }
 
 /// Runs until kvdb is dropped.
-pub(crate) async fn converge(shared: Weak<Shared>) {
-    let mut leads_since: Option<Instant> = None;
+pub(crate) async fn converge<R: Runtime>(shared: Weak<Shared<R>>) {
+    let mut leads_since: Option<InstantOf<R>> = None;
     let Some(mut published) = shared.upgrade().map(|kvdb| kvdb.published()) else {
         return;
     };
@@ -65,11 +64,11 @@ pub(crate) async fn converge(shared: Weak<Shared>) {
             report("make a snapshot", kvdb.raft.trigger().snapshot().await);
         }
         if metrics.state.is_leader() && metrics.current_leader == Some(metrics.id) {
-            let since = *leads_since.get_or_insert_with(Instant::now);
+            let since = *leads_since.get_or_insert_with(runtime::now::<R>);
             let group = kvdb.group(&metrics, since);
             if let Some(step) = next_step(kvdb.member(), &catalog, &group) {
                 tracing::info!(?step, "kvdb's membership follows the catalog");
-                if runtime::timeout(STEP_WITHIN, kvdb.take_step(step))
+                if runtime::timeout::<R, _>(STEP_WITHIN, kvdb.take_step(step))
                     .await
                     .is_err()
                 {
@@ -81,7 +80,7 @@ pub(crate) async fn converge(shared: Weak<Shared>) {
         }
         drop(kvdb);
         // A change of the catalog is a reason to look earlier; its end is the end of Raft here.
-        if let Ok(Err(_)) = runtime::timeout(LOOK_EVERY, published.changed()).await {
+        if let Ok(Err(_)) = runtime::timeout::<R, _>(LOOK_EVERY, published.changed()).await {
             return;
         }
     }
@@ -93,8 +92,8 @@ fn report<E: std::fmt::Display>(what: &str, result: Result<(), E>) {
     }
 }
 
-impl Shared {
-    fn group(&self, metrics: &RaftMetrics, leads_since: Instant) -> Group {
+impl<R: Runtime> Shared<R> {
+    fn group(&self, metrics: &RaftMetrics<R>, leads_since: InstantOf<R>) -> Group {
         let (voters, learners) = members(metrics);
         let last_index = metrics.last_log_index.unwrap_or(0);
         // A new leader has not heard of anybody yet: it takes nobody for unreachable before it had the time to.

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::group::{MemberId, Types};
+use crate::runtime::Runtime;
 
 /// How kvdb is, as this node sees it. Only the leader knows of contacts; a leader that is cut off still believes to lead
 /// for a while: only [`crate::Kvdb::confirm`] proves it.
@@ -33,10 +34,12 @@ pub struct KvdbMetrics {
     pub stopped: Option<String>,
 }
 
-pub(crate) type RaftMetrics = openraft::RaftMetrics<Types>;
+pub(crate) type RaftMetrics<R> = openraft::RaftMetrics<Types<R>>;
 
 /// The members that may vote, and those that may not.
-pub(crate) fn members(metrics: &RaftMetrics) -> (BTreeSet<MemberId>, BTreeSet<MemberId>) {
+pub(crate) fn members<R: Runtime>(
+    metrics: &RaftMetrics<R>,
+) -> (BTreeSet<MemberId>, BTreeSet<MemberId>) {
     let membership = metrics.membership_config.membership();
     (
         membership.voter_ids().collect(),
@@ -45,7 +48,9 @@ pub(crate) fn members(metrics: &RaftMetrics) -> (BTreeSet<MemberId>, BTreeSet<Me
 }
 
 /// How long ago each member last answered, at the leader.
-pub(crate) fn contacts(metrics: &RaftMetrics) -> BTreeMap<MemberId, Option<Duration>> {
+pub(crate) fn contacts<R: Runtime>(
+    metrics: &RaftMetrics<R>,
+) -> BTreeMap<MemberId, Option<Duration>> {
     let mut contacts = BTreeMap::new();
     for (member, answered) in metrics.heartbeat.iter().flatten() {
         contacts.insert(*member, answered.map(|answered| answered.elapsed()));
@@ -54,7 +59,7 @@ pub(crate) fn contacts(metrics: &RaftMetrics) -> BTreeMap<MemberId, Option<Durat
 }
 
 impl KvdbMetrics {
-    pub(crate) fn of(metrics: &RaftMetrics) -> KvdbMetrics {
+    pub(crate) fn of<R: Runtime>(metrics: &RaftMetrics<R>) -> KvdbMetrics {
         let (voters, learners) = members(metrics);
         let nodes =
             |members: BTreeSet<MemberId>| members.into_iter().map(|member| member.node).collect();

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use crate::group::{MemberId, Snapshot, Types, Vote};
 use crate::peers::Peers;
+use crate::runtime::Runtime;
 use crate::wire::{self, CHUNK_BYTES, Message, Protocol, Reply, SnapshotChunk};
 
 /// How long one piece of a snapshot may take.
@@ -30,7 +31,7 @@ pub(crate) struct Way {
     peers: Arc<dyn Peers>,
 }
 
-impl RaftNetworkFactory<Types> for Network {
+impl<R: Runtime> RaftNetworkFactory<Types<R>> for Network {
     type Network = Way;
 
     async fn new_client(&mut self, target: MemberId, _node: &EmptyNode) -> Way {
@@ -42,7 +43,11 @@ impl RaftNetworkFactory<Types> for Network {
 }
 
 impl Way {
-    async fn call(&self, protocol: Protocol, within: Duration) -> Result<Reply, RPCError<Types>> {
+    async fn call<R: Runtime>(
+        &self,
+        protocol: Protocol<R>,
+        within: Duration,
+    ) -> Result<Reply<R>, RPCError<Types<R>>> {
         let message = Message::Protocol {
             to: self.to,
             protocol,
@@ -61,18 +66,18 @@ impl Way {
         }
     }
 
-    fn unexpected(&self) -> RPCError<Types> {
+    fn unexpected<R: Runtime>(&self) -> RPCError<Types<R>> {
         RPCError::Network(NetworkError::from_string(format!(
             "{} answered another question",
             self.to
         )))
     }
 
-    async fn send_snapshot(
+    async fn send_snapshot<R: Runtime>(
         &self,
         vote: Vote,
         snapshot: Snapshot,
-    ) -> Result<SnapshotResponse<Types>, RPCError<Types>> {
+    ) -> Result<SnapshotResponse<Types<R>>, RPCError<Types<R>>> {
         let bytes: Bytes = snapshot.snapshot;
         let mut offset = 0;
         loop {
@@ -93,14 +98,14 @@ impl Way {
     }
 }
 
-impl RaftNetworkV2<Types> for Way {
+impl<R: Runtime> RaftNetworkV2<Types<R>> for Way {
     type SnapshotData = Bytes;
 
     async fn append_entries(
         &mut self,
-        rpc: AppendEntriesRequest<Types>,
+        rpc: AppendEntriesRequest<Types<R>>,
         option: RPCOption,
-    ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
+    ) -> Result<AppendEntriesResponse<Types<R>>, RPCError<Types<R>>> {
         match self.call(Protocol::Append(rpc), option.hard_ttl()).await? {
             Reply::Append(response) => Ok(response),
             _ => Err(self.unexpected()),
@@ -109,9 +114,9 @@ impl RaftNetworkV2<Types> for Way {
 
     async fn vote(
         &mut self,
-        rpc: VoteRequest<Types>,
+        rpc: VoteRequest<Types<R>>,
         option: RPCOption,
-    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+    ) -> Result<VoteResponse<Types<R>>, RPCError<Types<R>>> {
         match self.call(Protocol::Vote(rpc), option.hard_ttl()).await? {
             Reply::Vote(response) => Ok(response),
             _ => Err(self.unexpected()),
@@ -120,9 +125,9 @@ impl RaftNetworkV2<Types> for Way {
 
     async fn pre_vote(
         &mut self,
-        rpc: VoteRequest<Types>,
+        rpc: VoteRequest<Types<R>>,
         option: RPCOption,
-    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+    ) -> Result<VoteResponse<Types<R>>, RPCError<Types<R>>> {
         match self.call(Protocol::PreVote(rpc), option.hard_ttl()).await? {
             Reply::Vote(response) => Ok(response),
             _ => Err(self.unexpected()),
@@ -135,7 +140,7 @@ impl RaftNetworkV2<Types> for Way {
         snapshot: Snapshot,
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
-    ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+    ) -> Result<SnapshotResponse<Types<R>>, StreamingError<Types<R>>> {
         let sending = std::pin::pin!(self.send_snapshot(vote, snapshot));
         let cancel = std::pin::pin!(cancel);
         match futures_util::future::select(sending, cancel).await {
@@ -146,9 +151,9 @@ impl RaftNetworkV2<Types> for Way {
 
     async fn transfer_leader(
         &mut self,
-        req: TransferLeaderRequest<Types>,
+        req: TransferLeaderRequest<Types<R>>,
         option: RPCOption,
-    ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
+    ) -> Result<TransferLeaderResponse<Types<R>>, RPCError<Types<R>>> {
         match self
             .call(Protocol::TransferLeader(req), option.hard_ttl())
             .await?

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::group::{MemberId, Snapshot, SnapshotMeta, Vote};
 use crate::handle::{Kvdb, Shared};
-use crate::runtime::WatchReceiver as _;
+use crate::runtime::{Runtime, WatchReceiver as _};
 use crate::wire::{self, Message, Protocol, Reply, SnapshotChunk};
 
 /// Bytes of a snapshot at most.
@@ -23,7 +23,7 @@ pub(crate) struct Assembly {
     data: Vec<u8>,
 }
 
-impl Kvdb {
+impl<R: Runtime> Kvdb<R> {
     /// Answers what node `from` has asked by [`crate::Peers::call`]. Any bytes get an answer, in bounded time.
     pub async fn serve(&self, from: NodeId, request: Bytes) -> Bytes {
         let reply = match wire::decode_message(&request) {
@@ -43,8 +43,8 @@ impl Kvdb {
     }
 }
 
-impl Shared {
-    async fn take(&self, from: NodeId, to: MemberId, protocol: Protocol) -> Reply {
+impl<R: Runtime> Shared<R> {
+    async fn take(&self, from: NodeId, to: MemberId, protocol: Protocol<R>) -> Reply<R> {
         if to != self.member() {
             return Reply::Failed(format!(
                 "this is member {}, the message was for {to}",
@@ -86,7 +86,7 @@ impl Shared {
         }
     }
 
-    async fn take_chunk(&self, from: NodeId, chunk: SnapshotChunk) -> Reply {
+    async fn take_chunk(&self, from: NodeId, chunk: SnapshotChunk) -> Reply<R> {
         let assembled = match self.assemble(from, chunk) {
             Ok(None) => return Reply::NextChunk,
             Ok(Some(assembled)) => assembled,

@@ -1,17 +1,20 @@
-//! What kvdb keeps on disk: vote and log as records of a journal, snapshots as files. One thread owns the disk.
+//! What kvdb keeps on disk: vote and log as records of a journal, snapshots as files. The disk has one owner.
 //!
 //! Reading order: `records` (bytes of a record), `retained` (what the records so far come to), `snapshots`, `writer` (the
-//! thread), `blocking` (the journal's asynchronous disk as a synchronous one).
+//! state machine over these), `owner` (the thread or task that calls it), `blocking` (an asynchronous disk as a synchronous one).
 
 mod blocking;
+mod owner;
 mod records;
 mod retained;
 mod snapshots;
 mod writer;
 
+pub(crate) use owner::Storage;
+pub use owner::{AwaitedDisk, DiskOwner};
 pub(crate) use records::Record;
 pub(crate) use snapshots::StoredSnapshot;
-pub(crate) use writer::{Flushed, Recovered, Storage};
+pub(crate) use writer::{Flushed, Recovered};
 
 use isthmus_journal::{Disk, Journal, Shape};
 
@@ -34,7 +37,20 @@ fn journal_folder(folder: &str) -> String {
 /// # Errors
 /// `Store`, when there is a store already, or the disk fails or is full.
 pub fn format<D: Disk>(disk: &mut D, folder: &str, identity: u64) -> Result<(), KvdbError> {
+    format_with(disk, folder, SHAPE, identity)
+}
+
+/// The same, with a journal of another shape: a simulation sees small ones fill up.
+///
+/// # Errors
+/// As [`format`].
+pub fn format_with<D: Disk>(
+    disk: &mut D,
+    folder: &str,
+    shape: Shape,
+    identity: u64,
+) -> Result<(), KvdbError> {
     let store = |error: &dyn std::fmt::Display| KvdbError::Store(error.to_string());
     snapshots::remove_all(disk, folder).map_err(|error| store(&error))?;
-    Journal::format(disk, &journal_folder(folder), SHAPE, identity).map_err(|error| store(&error))
+    Journal::format(disk, &journal_folder(folder), shape, identity).map_err(|error| store(&error))
 }

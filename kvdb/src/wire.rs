@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::group::{MemberId, SnapshotMeta, Types, Vote, kind};
 use crate::peers::CALL_BYTES_MAX;
+use crate::runtime::Runtime;
 
 /// Bytes of a snapshot in one message.
 pub(crate) const CHUNK_BYTES: usize = 256 << 10;
@@ -25,12 +26,13 @@ const _: () = assert!(
 const _: () = assert!(CHUNK_BYTES * 2 < CALL_BYTES_MAX, "a chunk fits into a call");
 
 /// Of one member for another: not for an earlier or later incarnation of its store (I12).
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) enum Protocol {
-    Append(AppendEntriesRequest<Types>),
-    Vote(VoteRequest<Types>),
-    PreVote(VoteRequest<Types>),
-    TransferLeader(TransferLeaderRequest<Types>),
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(bound = "")]
+pub(crate) enum Protocol<R: Runtime> {
+    Append(AppendEntriesRequest<Types<R>>),
+    Vote(VoteRequest<Types<R>>),
+    PreVote(VoteRequest<Types<R>>),
+    TransferLeader(TransferLeaderRequest<Types<R>>),
     Snapshot(SnapshotChunk),
 }
 
@@ -53,11 +55,12 @@ pub(crate) enum Question {
     ReadIndex,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) enum Message {
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(bound = "")]
+pub(crate) enum Message<R: Runtime> {
     Protocol {
         to: MemberId,
-        protocol: Protocol,
+        protocol: Protocol<R>,
     },
     /// `may_forward`: whoever does not lead passes it on, once.
     Question {
@@ -68,13 +71,14 @@ pub(crate) enum Message {
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) enum Reply {
-    Append(AppendEntriesResponse<Types>),
-    Vote(VoteResponse<Types>),
-    TransferLeader(TransferLeaderResponse<Types>),
+#[serde(bound = "")]
+pub(crate) enum Reply<R: Runtime> {
+    Append(AppendEntriesResponse<Types<R>>),
+    Vote(VoteResponse<Types<R>>),
+    TransferLeader(TransferLeaderResponse<Types<R>>),
     /// The chunk has come; the next one may.
     NextChunk,
-    Snapshot(SnapshotResponse<Types>),
+    Snapshot(SnapshotResponse<Types<R>>),
     Answer(Answer),
     /// The log index that must be applied; none of an empty log.
     ReadIndex(Option<u64>),
@@ -84,24 +88,24 @@ pub(crate) enum Reply {
     Failed(String),
 }
 
-pub(crate) fn encode_message(message: &Message) -> Result<Bytes, CodecError> {
+pub(crate) fn encode_message<R: Runtime>(message: &Message<R>) -> Result<Bytes, CodecError> {
     codec::seal(kind::MESSAGE, message).map(Bytes::from)
 }
 
-pub(crate) fn decode_message(bytes: &[u8]) -> Result<Message, CodecError> {
+pub(crate) fn decode_message<R: Runtime>(bytes: &[u8]) -> Result<Message<R>, CodecError> {
     check_length(bytes)?;
     codec::unseal(kind::MESSAGE, bytes)
 }
 
-pub(crate) fn encode_reply(reply: &Reply) -> Bytes {
+pub(crate) fn encode_reply<R: Runtime>(reply: &Reply<R>) -> Bytes {
     let failed = |error: CodecError| {
-        let reply = Reply::Failed(error.to_string());
+        let reply = Reply::<R>::Failed(error.to_string());
         codec::seal(kind::REPLY, &reply).unwrap_or_default()
     };
     Bytes::from(codec::seal(kind::REPLY, reply).unwrap_or_else(failed))
 }
 
-pub(crate) fn decode_reply(bytes: &[u8]) -> Result<Reply, CodecError> {
+pub(crate) fn decode_reply<R: Runtime>(bytes: &[u8]) -> Result<Reply<R>, CodecError> {
     check_length(bytes)?;
     codec::unseal(kind::REPLY, bytes)
 }

@@ -4,12 +4,19 @@ use isthmus_journal::{Disk, DiskBusy, DiskOp, Done, FileId, OpId};
 use std::io;
 
 /// A disk, and the completions of what was submitted to it.
-pub(super) struct Blocking<'a, D> {
-    pub disk: &'a mut D,
-    pub done: Vec<(OpId, io::Result<Done>)>,
+pub(super) struct Blocking<D> {
+    disk: D,
+    done: Vec<(OpId, io::Result<Done>)>,
 }
 
-impl<D: Disk> Blocking<'_, D> {
+impl<D: Disk> Blocking<D> {
+    pub(super) fn new(disk: D) -> Blocking<D> {
+        Blocking {
+            disk,
+            done: Vec::new(),
+        }
+    }
+
     fn run(&mut self, op: DiskOp) -> io::Result<Done> {
         match op {
             DiskOp::Read {
@@ -45,7 +52,7 @@ impl<D: Disk> Blocking<'_, D> {
     }
 }
 
-impl<D: Disk> Disk for Blocking<'_, D> {
+impl<D: Disk> Disk for Blocking<D> {
     fn open(&mut self, path: &str) -> io::Result<FileId> {
         self.disk.open(path)
     }

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use isthmus_catalog::Catalog;
 use isthmus_catalog::codec::{self, ENVELOPE_BYTES, PAYLOAD_BYTES_MAX};
-use isthmus_journal::Disk;
+use isthmus_journal::{Disk, DiskOp};
 use std::io;
 
 use crate::group::{SnapshotMeta, kind};
@@ -68,15 +68,16 @@ impl SnapshotFiles {
         ))
     }
 
-    /// Writes the snapshot; it is durable on return, and the one before it is still there.
+    /// Makes the file of the next snapshot, and returns what is to be written there. Until that is durable, the snapshot before
+    /// it is the newest.
     ///
     /// # Errors
-    /// What the disk says; the snapshot before is still the newest then.
-    pub(super) fn write<D: Disk>(
-        &mut self,
+    /// What the disk says.
+    pub(super) fn begin<D: Disk>(
+        &self,
         disk: &mut D,
         snapshot: &StoredSnapshot,
-    ) -> io::Result<()> {
+    ) -> io::Result<DiskOp> {
         let number = self.number + 1;
         let meta =
             codec::seal(kind::SNAPSHOT, &(number, &snapshot.meta)).map_err(io::Error::other)?;
@@ -85,9 +86,17 @@ impl SnapshotFiles {
         let path = path(&self.folder, number);
         disk.remove(&path)?;
         let file = disk.create(&path, bytes.len() as u64, false)?;
-        disk.write_now(file, 0, &bytes)?;
-        self.number = number;
-        Ok(())
+        Ok(DiskOp::Write {
+            file,
+            offset: 0,
+            parts: vec![bytes.into()],
+            durable: true,
+        })
+    }
+
+    /// The write has ended: if well, the next snapshot goes to the other file.
+    pub(super) fn was_written(&mut self, well: bool) {
+        self.number += u64::from(well);
     }
 }
 

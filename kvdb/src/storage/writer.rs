@@ -1,46 +1,49 @@
-//! The thread that owns the disk: takes work in order, writes all that is queued at once, then says so.
+//! What happens on the disk, as a state machine: work goes in, is written in order, and whoever asked hears when it is durable. All
+//! records that are queued are written at once (group commit). It waits for nothing and knows no thread: whoever owns the disk
+//! ([`super::owner`]) calls [`Writer::step`] whenever there is work, or the disk has finished something.
+//!
+//! ```text
+//!           ┌──────────── left over: the journal was full ───────────┐
+//!           ▼                                                        │
+//! Nothing ─▶ Records (append, flush) ─▶ told ─▶ Rewriting (repeat what is needed, flush, release)
+//!    └─────▶ Snapshot (one durable write of a file) ─▶ told
+//! ```
 
 use bytes::Bytes;
 use isthmus_catalog::codec;
-use isthmus_journal::{Disk, Journal, Lsn, StreamId};
+use isthmus_journal::{Disk, DiskOp, Done, Journal, Lsn, OpId, OpIds, StreamId};
 use openraft::storage::IOFlushed;
+use std::collections::VecDeque;
 use std::io;
-use std::thread;
 
-use super::blocking::Blocking;
 use super::journal_folder;
 use super::records::Record;
 use super::retained::Replay;
 use super::snapshots::{SnapshotFiles, StoredSnapshot};
 use crate::error::KvdbError;
 use crate::group::{Entry, LogId, Types, Vote, kind};
-use crate::runtime::{mpsc, oneshot};
+use crate::runtime::{OneshotSender as _, OneshotSenderOf, Runtime};
 
-/// Pieces of work that may wait; more have to wait before they are taken.
-const WORK_MAX: usize = 1024;
 /// Pieces of work written together.
-const BATCH_MAX: usize = 256;
+pub(super) const BATCH_MAX: usize = 256;
 /// The journal is all kvdb's: one stream.
 const STREAM: StreamId = StreamId(0);
-/// Of the disk operations; none of them leaves the thread.
-const TAG: u16 = 0;
+/// Of the journal's disk operations, and of the snapshots'.
+const JOURNAL_TAG: u16 = 0;
+const SNAPSHOT_TAG: u16 = 1;
 
 /// Who hears that records are durable.
-pub(crate) enum Flushed {
+pub(crate) enum Flushed<R: Runtime> {
     /// Nobody: the order of records is all that matters.
     Nobody,
     /// openraft.
-    Raft(IOFlushed<Types>),
+    Raft(IOFlushed<Types<R>>),
     /// Who waits.
-    Waiting(oneshot::Sender<io::Result<()>>),
+    Waiting(OneshotSenderOf<R, io::Result<()>>),
 }
 
-impl Flushed {
-    fn tell(self, result: &io::Result<()>) {
-        let result = match result {
-            Ok(()) => Ok(()),
-            Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
-        };
+impl<R: Runtime> Flushed<R> {
+    fn tell(self, result: io::Result<()>) {
         match self {
             Flushed::Nobody => {}
             Flushed::Raft(callback) => callback.io_completed(result),
@@ -50,18 +53,15 @@ impl Flushed {
     }
 }
 
-/// What the thread is asked to do.
-pub(crate) enum Work {
+/// What is to be written.
+pub(crate) enum Work<R: Runtime> {
     Records {
         records: Vec<Record>,
-        flushed: Flushed,
+        flushed: Flushed<R>,
     },
     Snapshot {
         snapshot: StoredSnapshot,
-        done: oneshot::Sender<io::Result<()>>,
-    },
-    Stop {
-        done: oneshot::Sender<()>,
+        done: OneshotSenderOf<R, io::Result<()>>,
     },
 }
 
@@ -76,84 +76,55 @@ pub(crate) struct Recovered {
     pub snapshot: Option<StoredSnapshot>,
 }
 
-/// The way to the thread, which ends when this and its clones are dropped, or when it is told to.
-#[derive(Clone)]
-pub(crate) struct Storage {
-    work: mpsc::Sender<Work>,
+/// What is under way.
+enum Doing<R: Runtime> {
+    Nothing,
+    /// Records that are appended, and flushed: all but those left, for which there was no room.
+    Records(Batch<R>),
+    /// Everything from `begin` on repeats what is still needed; then the batch goes on.
+    Rewriting {
+        begin: Lsn,
+        batch: Batch<R>,
+    },
+    /// The file of a snapshot.
+    Snapshot {
+        op: Option<(OpId, DiskOp)>,
+        done: OneshotSenderOf<R, io::Result<()>>,
+        result: Option<io::Result<()>>,
+    },
 }
 
-impl Storage {
-    /// Starts the thread, which opens the store first.
-    ///
-    /// # Errors
-    /// `Store`, when the store is not there, damaged, or can't be read.
-    pub(crate) async fn start<D: Disk + Send + 'static>(
-        disk: D,
-        folder: String,
-    ) -> Result<(Storage, Recovered), KvdbError> {
-        let (work, queue) = mpsc::channel(WORK_MAX);
-        let (opened, is_opened) = oneshot::channel();
-        let run = move || match Writer::open(disk, &folder) {
-            Ok((writer, recovered)) => {
-                if opened.send(Ok(recovered)).is_ok() {
-                    writer.run(queue);
-                }
-            }
-            Err(error) => drop(opened.send(Err(error))),
-        };
-        thread::Builder::new()
-            .name("kvdb-disk".to_owned())
-            .spawn(run)
-            .map_err(|error| KvdbError::Store(error.to_string()))?;
-        let gone = |_| KvdbError::Store("its thread has ended".to_owned());
-        let recovered = is_opened.await.map_err(gone)??;
-        Ok((Storage { work }, recovered))
-    }
+/// Work that is written together.
+struct Batch<R: Runtime> {
+    left: VecDeque<Record>,
+    waiting: Vec<Flushed<R>>,
+}
 
-    /// Hands over records; who is to hear of it hears when they are durable.
-    pub(crate) async fn append(&self, records: Vec<Record>, flushed: Flushed) -> io::Result<()> {
-        self.work
-            .send(Work::Records { records, flushed })
-            .await
-            .map_err(|_| io::Error::other("kvdb's disk thread has ended"))
-    }
-
-    /// Writes records; they are durable on return.
-    pub(crate) async fn append_durably(&self, records: Vec<Record>) -> io::Result<()> {
-        let (waiting, flushed) = oneshot::channel();
-        self.append(records, Flushed::Waiting(waiting)).await?;
-        flushed.await.map_err(io::Error::other)?
-    }
-
-    /// Writes a snapshot; it is durable on return.
-    pub(crate) async fn write_snapshot(&self, snapshot: StoredSnapshot) -> io::Result<()> {
-        let (done, written) = oneshot::channel();
-        let sent = self.work.send(Work::Snapshot { snapshot, done }).await;
-        sent.map_err(|_| io::Error::other("kvdb's disk thread has ended"))?;
-        written.await.map_err(io::Error::other)?
-    }
-
-    /// Ends the thread, and returns when it has given the disk up. What is asked of it afterwards fails.
-    pub(crate) async fn stop(&self) {
-        let (done, stopped) = oneshot::channel();
-        if self.work.send(Work::Stop { done }).await.is_ok() {
-            // An error says that the thread has ended already.
-            drop(stopped.await);
+impl<R: Runtime> Batch<R> {
+    fn empty() -> Batch<R> {
+        Batch {
+            left: VecDeque::new(),
+            waiting: Vec::new(),
         }
     }
 }
 
-struct Writer<D> {
-    disk: D,
+pub(super) struct Writer<R: Runtime> {
     journal: Journal,
     snapshots: SnapshotFiles,
+    snapshot_ops: OpIds,
     replay: Replay,
+    queue: VecDeque<Work<R>>,
+    doing: Doing<R>,
     /// Set for good by the first write that failed: what is on disk is unknown from there on.
     failed: Option<String>,
 }
 
-impl<D: Disk> Writer<D> {
-    fn open(mut disk: D, folder: &str) -> Result<(Writer<D>, Recovered), KvdbError> {
+impl<R: Runtime> Writer<R> {
+    pub(super) fn open<D: Disk>(
+        disk: &mut D,
+        folder: &str,
+    ) -> Result<(Writer<R>, Recovered), KvdbError> {
         let store = |error: &dyn std::fmt::Display| KvdbError::Store(error.to_string());
         let mut replay = Replay::default();
         let mut unknown = 0_u64;
@@ -161,7 +132,7 @@ impl<D: Disk> Writer<D> {
             Some((record, is_rewritten)) => replay.apply(record, is_rewritten),
             None => unknown += 1,
         };
-        let journal = Journal::open(&mut disk, &journal_folder(folder), TAG, &mut each)
+        let journal = Journal::open(disk, &journal_folder(folder), JOURNAL_TAG, &mut each)
             .map_err(|error| store(&error))?;
         if unknown > 0 {
             return Err(KvdbError::Store(format!(
@@ -169,71 +140,210 @@ impl<D: Disk> Writer<D> {
             )));
         }
         let (snapshots, snapshot) =
-            SnapshotFiles::open(&mut disk, folder).map_err(|error| store(&error))?;
+            SnapshotFiles::open(disk, folder).map_err(|error| store(&error))?;
         let recovered = recovered(&replay, snapshot)?;
-        Ok((
-            Writer {
-                disk,
-                journal,
-                snapshots,
-                replay,
-                failed: None,
-            },
-            recovered,
-        ))
+        let writer = Writer {
+            journal,
+            snapshots,
+            snapshot_ops: OpIds::new(SNAPSHOT_TAG),
+            replay,
+            queue: VecDeque::new(),
+            doing: Doing::Nothing,
+            failed: None,
+        };
+        Ok((writer, recovered))
     }
 
-    fn run(mut self, mut queue: mpsc::Receiver<Work>) {
-        while let Some(first) = queue.blocking_recv() {
-            let mut batch = vec![first];
-            while batch.len() < BATCH_MAX {
-                let Ok(next) = queue.try_recv() else { break };
-                batch.push(next);
-            }
-            if let Some(done) = self.write(batch) {
-                drop(self);
-                // Whoever asked may have gone away.
-                let _ = done.send(());
+    /// Takes work, behind all that was taken before.
+    pub(super) fn push(&mut self, work: Work<R>) {
+        self.queue.push_back(work);
+    }
+
+    /// Whether more may be taken: what is queued is written together as soon as the write under way has ended.
+    pub(super) fn has_room(&self) -> bool {
+        self.queue.len() < BATCH_MAX
+    }
+
+    /// Whether everything is written, and who asked was told.
+    pub(super) fn is_idle(&self) -> bool {
+        self.queue.is_empty() && matches!(self.doing, Doing::Nothing)
+    }
+
+    /// Takes what the disk has finished, and goes on until it waits for the disk, or for work.
+    pub(super) fn step<D: Disk>(&mut self, disk: &mut D) {
+        let mut completed = Vec::new();
+        loop {
+            let has_advanced = self.advance(disk);
+            disk.completed(&mut completed);
+            if !has_advanced && completed.is_empty() {
                 return;
             }
-        }
-    }
-
-    /// Does a batch of work; returns who waits for the end, if it is to end.
-    fn write(&mut self, batch: Vec<Work>) -> Option<oneshot::Sender<()>> {
-        let mut waiting = Vec::new();
-        let mut stop = None;
-        for work in batch {
-            match work {
-                Work::Records { records, flushed } => {
-                    waiting.push(flushed);
-                    for record in records {
-                        self.try_to(|writer| writer.append(record));
-                    }
-                }
-                Work::Snapshot { snapshot, done } => {
-                    let written = self.snapshots.write(&mut self.disk, &snapshot);
-                    drop(done.send(written));
-                }
-                Work::Stop { done } => stop = Some(done),
+            for (id, result) in completed.drain(..) {
+                self.on_completed(id, result);
             }
         }
-        self.try_to(Writer::flush);
-        let result = match &self.failed {
-            None => Ok(()),
-            Some(reason) => Err(io::Error::other(reason.clone())),
-        };
-        for flushed in waiting {
-            flushed.tell(&result);
-        }
-        let wants_room = self.journal.used_bytes() > self.journal.capacity_bytes() / 2;
-        if wants_room && self.replay.current().bytes() < self.journal.capacity_bytes() / 4 {
-            self.try_to(Writer::rewrite);
-        }
-        stop
     }
 
-    fn try_to(&mut self, step: impl FnOnce(&mut Writer<D>) -> io::Result<()>) {
+    fn on_completed(&mut self, id: OpId, completed: io::Result<Done>) {
+        if id.tag() == JOURNAL_TAG {
+            self.try_to(|writer| {
+                let taken = writer.journal.on_completed(id, completed);
+                taken.map_err(io::Error::other)
+            });
+        } else if let Doing::Snapshot { result, .. } = &mut self.doing {
+            *result = Some(completed.map(drop));
+        }
+    }
+
+    /// Goes on where that needs no completion; returns whether it did.
+    fn advance<D: Disk>(&mut self, disk: &mut D) -> bool {
+        if self.failed.is_none() {
+            self.journal.step(disk);
+        }
+        let is_flushed = self.failed.is_some() || self.journal.is_idle();
+        match std::mem::replace(&mut self.doing, Doing::Nothing) {
+            Doing::Nothing => self.begin(disk),
+            Doing::Records(batch) if is_flushed => {
+                self.records_are_durable(batch);
+                true
+            }
+            Doing::Rewriting { begin, mut batch } if is_flushed => {
+                self.journal.release(STREAM, begin);
+                let left = batch.left.len();
+                self.append_left(&mut batch);
+                if left > 0 && batch.left.len() == left {
+                    self.try_to(|_| Err(full()));
+                }
+                self.doing = Doing::Records(batch);
+                true
+            }
+            Doing::Snapshot {
+                done,
+                result: Some(result),
+                ..
+            } => {
+                self.snapshots.was_written(result.is_ok());
+                // Whoever asked may have gone away.
+                drop(done.send(result));
+                true
+            }
+            Doing::Snapshot {
+                op: Some((id, op)),
+                done,
+                result,
+            } => {
+                let is_busy = disk.submit(id, op.clone()).is_err();
+                let op = is_busy.then_some((id, op));
+                self.doing = Doing::Snapshot { op, done, result };
+                false
+            }
+            waits => {
+                self.doing = waits;
+                false
+            }
+        }
+    }
+
+    /// Begins the next work, if there is any.
+    fn begin<D: Disk>(&mut self, disk: &mut D) -> bool {
+        let mut batch = Batch::empty();
+        let mut pieces = 0;
+        while pieces < BATCH_MAX {
+            match self.queue.pop_front() {
+                Some(Work::Records { records, flushed }) => {
+                    batch.left.extend(records);
+                    batch.waiting.push(flushed);
+                    pieces += 1;
+                }
+                Some(snapshot @ Work::Snapshot { .. }) if pieces > 0 => {
+                    self.queue.push_front(snapshot);
+                    break;
+                }
+                Some(Work::Snapshot { snapshot, done }) => {
+                    self.begin_snapshot(disk, &snapshot, done);
+                    return true;
+                }
+                None => break,
+            }
+        }
+        if pieces == 0 {
+            return false;
+        }
+        self.append_left(&mut batch);
+        self.doing = Doing::Records(batch);
+        true
+    }
+
+    fn begin_snapshot<D: Disk>(
+        &mut self,
+        disk: &mut D,
+        snapshot: &StoredSnapshot,
+        done: OneshotSenderOf<R, io::Result<()>>,
+    ) {
+        let (op, result) = match self.snapshots.begin(disk, snapshot) {
+            Ok(op) => (Some((self.snapshot_ops.next_id(), op)), None),
+            Err(error) => (None, Some(Err(error))),
+        };
+        self.doing = Doing::Snapshot { op, done, result };
+    }
+
+    /// Appends as many records as there is room for.
+    fn append_left(&mut self, batch: &mut Batch<R>) {
+        while self.failed.is_none()
+            && let Some(record) = batch.left.front()
+        {
+            if self.journal.append(STREAM, &record.encode(false)).is_err() {
+                return;
+            }
+            if let Some(record) = batch.left.pop_front() {
+                self.replay.apply(record, false);
+            }
+        }
+    }
+
+    fn records_are_durable(&mut self, batch: Batch<R>) {
+        if self.failed.is_none() && !batch.left.is_empty() {
+            self.begin_rewrite(batch);
+            return;
+        }
+        for flushed in batch.waiting {
+            flushed.tell(match &self.failed {
+                None => Ok(()),
+                Some(reason) => Err(io::Error::other(reason.clone())),
+            });
+        }
+        let wants_room = self.journal.used_bytes() > self.journal.capacity_bytes() / 2;
+        if self.failed.is_none()
+            && wants_room
+            && self.replay.current().bytes() < self.journal.capacity_bytes() / 4
+        {
+            self.begin_rewrite(Batch::empty());
+        }
+    }
+
+    /// Repeats what is still needed, so that everything before it can be given up.
+    fn begin_rewrite(&mut self, batch: Batch<R>) {
+        let mut begin = None;
+        self.try_to(|writer| {
+            let append = |writer: &mut Writer<R>, record: &Record, is_rewritten| {
+                let appended = writer
+                    .journal
+                    .append_reserved(STREAM, &record.encode(is_rewritten));
+                appended.map_err(|_| full())
+            };
+            begin = Some(append(writer, &Record::RewriteBegin, false)?);
+            for record in writer.replay.current().records() {
+                append(writer, &record, true)?;
+            }
+            append(writer, &Record::RewriteEnd, false).map(drop)
+        });
+        self.doing = match begin.filter(|_| self.failed.is_none()) {
+            Some(begin) => Doing::Rewriting { begin, batch },
+            None => Doing::Records(batch),
+        };
+    }
+
+    fn try_to(&mut self, step: impl FnOnce(&mut Writer<R>) -> io::Result<()>) {
         if self.failed.is_none()
             && let Err(error) = step(self)
         {
@@ -241,60 +351,9 @@ impl<D: Disk> Writer<D> {
             self.failed = Some(error.to_string());
         }
     }
-
-    fn append(&mut self, record: Record) -> io::Result<()> {
-        if self.journal.append(STREAM, &record.encode(false)).is_err() {
-            self.flush()?;
-            self.rewrite()?;
-            self.journal
-                .append(STREAM, &record.encode(false))
-                .map_err(full)?;
-        }
-        self.replay.apply(record, false);
-        Ok(())
-    }
-
-    /// Writes everything that is queued; it is durable on return.
-    fn flush(&mut self) -> io::Result<()> {
-        while !self.journal.is_idle() {
-            let mut disk = Blocking {
-                disk: &mut self.disk,
-                done: Vec::new(),
-            };
-            self.journal.step(&mut disk);
-            if disk.done.is_empty() {
-                return Err(io::Error::other("the journal has stopped"));
-            }
-            for (id, result) in disk.done {
-                self.journal
-                    .on_completed(id, result)
-                    .map_err(io::Error::other)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Repeats what is still needed, and gives up everything before.
-    fn rewrite(&mut self) -> io::Result<()> {
-        let begin = self
-            .journal
-            .append_reserved(STREAM, &Record::RewriteBegin.encode(false))
-            .map_err(full)?;
-        for record in self.replay.current().records() {
-            self.journal
-                .append_reserved(STREAM, &record.encode(true))
-                .map_err(full)?;
-        }
-        self.journal
-            .append_reserved(STREAM, &Record::RewriteEnd.encode(false))
-            .map_err(full)?;
-        self.flush()?;
-        self.journal.release(STREAM, begin);
-        Ok(())
-    }
 }
 
-fn full(_: isthmus_journal::Full) -> io::Error {
+fn full() -> io::Error {
     io::Error::new(
         io::ErrorKind::StorageFull,
         "kvdb's journal is full: no snapshot could be written for long",

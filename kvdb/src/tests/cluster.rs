@@ -321,7 +321,12 @@ impl Cluster {
 
     pub(super) async fn until(&self, node: NodeId, is_so: impl Fn(&Catalog) -> bool) {
         let mut watch = self.kvdb(node).watch();
-        let waited = tokio::time::timeout(WITHIN, watch.wait_for(|catalog| is_so(catalog))).await;
+        let waiting = async {
+            while !is_so(&watch.newest()) {
+                watch.changed().await.unwrap();
+            }
+        };
+        let waited = tokio::time::timeout(WITHIN, waiting).await;
         assert!(waited.is_ok(), "the catalog of {node} does not get there");
     }
 }

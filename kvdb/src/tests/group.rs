@@ -320,7 +320,7 @@ async fn a_node_that_was_away_for_long_gets_a_snapshot() {
 async fn peers_that_talk_nonsense_get_an_answer() {
     let cluster = Cluster::formed().await;
     let kvdb = cluster.kvdb(NodeId(1));
-    let valid = crate::wire::encode_message(&crate::wire::Message::Question {
+    let valid = crate::wire::encode_message(&crate::wire::Message::<crate::Tokio>::Question {
         question: crate::wire::Question::ReadIndex,
         may_forward: true,
         within_ms: u64::MAX,

@@ -1,11 +1,12 @@
 //! The store alone: openraft's own suite, and what a restart finds.
 
 use super::cluster::SharedDisk;
+use crate::KvdbError;
 use crate::group::{Entry, LogId, MemberId, Types, kind};
 use crate::log_store::LogStore;
 use crate::machine::CatalogMachine;
-use crate::runtime::watch;
-use crate::storage::{Flushed, Record, Storage};
+use crate::runtime::{self, Tokio};
+use crate::storage::{Flushed, Record, Recovered, Storage};
 use bytes::Bytes;
 use isthmus_catalog::{Catalog, codec};
 use isthmus_engine::{Incarnation, NodeId};
@@ -26,18 +27,23 @@ impl From<u64> for MemberId {
 
 struct Builder;
 
-async fn open(disk: &SharedDisk) -> (LogStore, CatalogMachine, Storage) {
-    let (storage, mut recovered) = Storage::start(disk.clone(), "raft".to_owned())
-        .await
-        .unwrap();
-    let (publisher, _) = watch::channel(Arc::new(Catalog::default()));
-    let machine =
-        CatalogMachine::new(recovered.snapshot.take(), storage.clone(), publisher).unwrap();
+type Opened = ((), LogStore<Tokio>, CatalogMachine<Tokio>);
+
+async fn start(disk: SharedDisk) -> Result<(Storage<Tokio>, Recovered), KvdbError> {
+    Storage::start("raft".to_owned(), |owner| owner.start_thread(disk)).await
+}
+
+async fn open(disk: &SharedDisk) -> (LogStore<Tokio>, CatalogMachine<Tokio>, Storage<Tokio>) {
+    let (storage, mut recovered) = start(disk.clone()).await.unwrap();
+    let (publisher, _) = runtime::watch::<Tokio, _>(Arc::new(Catalog::default()));
+    let snapshot = recovered.snapshot.take();
+    let observe = Box::new(|_, _: &_| {});
+    let machine = CatalogMachine::new(snapshot, storage.clone(), publisher, observe).unwrap();
     (LogStore::new(recovered, storage.clone()), machine, storage)
 }
 
-impl StoreBuilder<Types, LogStore, CatalogMachine> for Builder {
-    async fn build(&self) -> Result<((), LogStore, CatalogMachine), StorageError<Types>> {
+impl StoreBuilder<Types<Tokio>, LogStore<Tokio>, CatalogMachine<Tokio>> for Builder {
+    async fn build(&self) -> Result<Opened, StorageError<Types<Tokio>>> {
         let disk = SharedDisk::formatted(1);
         let (log, machine, _) = open(&disk).await;
         Ok(((), log, machine))
@@ -46,10 +52,12 @@ impl StoreBuilder<Types, LogStore, CatalogMachine> for Builder {
 
 #[test]
 fn the_store_passes_openrafts_own_suite() {
-    Types::run(async {
-        Suite::<Types, LogStore, CatalogMachine, Builder, ()>::test_all(Builder)
-            .await
-            .unwrap();
+    Types::<Tokio>::run(async {
+        Suite::<Types<Tokio>, LogStore<Tokio>, CatalogMachine<Tokio>, Builder, ()>::test_all(
+            Builder,
+        )
+        .await
+        .unwrap();
     });
 }
 
@@ -78,7 +86,7 @@ fn records(term: u64, indexes: std::ops::Range<u64>) -> Vec<Record> {
         .collect()
 }
 
-async fn indexes(log: &mut LogStore) -> Vec<u64> {
+async fn indexes(log: &mut LogStore<Tokio>) -> Vec<u64> {
     log.try_get_log_entries(..)
         .await
         .unwrap()
@@ -166,10 +174,7 @@ async fn a_purged_log_without_its_snapshot_is_refused() {
     storage.append_durably(records(1, 0..10)).await.unwrap();
     log.purge(log_id(1, 4)).await.unwrap();
     storage.stop().await;
-    let refused = Storage::start(disk.clone(), "raft".to_owned())
-        .await
-        .map(drop)
-        .unwrap_err();
+    let refused = start(disk.clone()).await.map(drop).unwrap_err();
     assert!(refused.to_string().contains("snapshot"), "{refused}");
 }
 
@@ -211,9 +216,7 @@ async fn a_failing_disk_fails_what_waits_for_it() {
 
 #[tokio::test]
 async fn a_store_that_was_not_formatted_is_refused() {
-    let refused = Storage::start(SharedDisk::empty(7), "raft".to_owned())
-        .await
-        .map(drop);
+    let refused = start(SharedDisk::empty(7)).await.map(drop);
     assert!(
         refused.is_err(),
         "a member that forgot its votes must not start under its name"

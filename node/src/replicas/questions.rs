@@ -107,7 +107,7 @@ pub fn follow_catalog(kvdb: Kvdb, store: Store, inputs: Inputs) {
     tokio::spawn(async move {
         let mut catalogs = kvdb.watch();
         loop {
-            let catalog = catalogs.borrow_and_update().clone();
+            let catalog = catalogs.newest();
             if knows_this_start(&catalog, &store) {
                 inputs.send(Input::Catalog(catalog));
             }
