@@ -4,6 +4,7 @@
 //! rules, no block is unreadable, and after all faults everything is well in bounded time (`cluster/settling.rs`).
 
 mod acknowledging;
+pub mod history;
 mod sectors;
 mod serving;
 

@@ -13,6 +13,7 @@ pub mod checkers;
 pub mod clock;
 pub mod cluster;
 pub mod content;
+pub mod group;
 pub mod scenario;
 pub mod schedule;
 pub mod timeline;

@@ -45,6 +45,19 @@ impl<E> Schedule<E> {
         self.at(self.now + delay, event);
     }
 
+    /// When the next event is.
+    #[must_use]
+    pub fn next_at(&self) -> Option<u64> {
+        self.events.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    /// Lets time pass up to `now`, in which nothing happens.
+    pub fn pass(&mut self, now: u64) {
+        let early = self.next_at().is_some_and(|at| at < now);
+        assert!(!early && now >= self.now, "events are taken in their order");
+        self.now = now;
+    }
+
     /// The next event; time has passed up to it.
     pub fn pop(&mut self) -> Option<E> {
         let ((at, _), event) = self.events.pop_first()?;

@@ -1,0 +1,293 @@
+//! A member's process: kvdb as it ships, on a simulated runtime, and what it says to the world.
+
+use super::shared_disk::SharedDisk;
+use bytes::Bytes;
+use isthmus_catalog::{
+    Answer, Catalog, Cause, Command, DomainRecord, NodeRecord, Refusal, Request, RequestId,
+};
+use isthmus_engine::{DomainId, Incarnation, NodeId};
+use isthmus_kvdb::peers::PeerAnswer;
+use isthmus_kvdb::{Kvdb, KvdbConfig, KvdbError, KvdbMetrics, Observer, Peers, Runtime};
+use isthmus_simulated_runtime::{Executor, SimulatedRuntime};
+use openraft::rt::{AsyncRuntime, Oneshot};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Between two tries to register, as in `isthmusd`.
+const RETRY_PERIOD: Duration = Duration::from_millis(100);
+
+/// The runtime of simulated members.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Simulated;
+
+impl Runtime for Simulated {
+    type Async = SimulatedRuntime;
+
+    fn is_running() -> bool {
+        SimulatedRuntime::is_running()
+    }
+}
+
+type OneshotChannel = <SimulatedRuntime as AsyncRuntime>::Oneshot;
+pub(super) type CallAnswer = <OneshotChannel as Oneshot>::Sender<io::Result<Bytes>>;
+
+/// What a process says to the world.
+pub(super) enum Said {
+    /// kvdb asks a peer.
+    Call {
+        to: NodeId,
+        request: Bytes,
+        within: Duration,
+        answer: CallAnswer,
+    },
+    /// A peer's question is answered.
+    Served { call: u64, answer: Bytes },
+    /// kvdb could not start, or this start was refused.
+    Broken(String),
+    /// The cluster has noted this start.
+    Registered,
+    /// The catalog that is applied here has changed.
+    News(Arc<Catalog>),
+    /// A proposal has come to its end.
+    Proposed {
+        token: u64,
+        id: RequestId,
+        result: Result<Answer, KvdbError>,
+    },
+    /// A linearizable read has come to its end.
+    Confirmed {
+        token: u64,
+        result: Result<Arc<Catalog>, KvdbError>,
+    },
+}
+
+type Sayings = Arc<Mutex<Vec<Said>>>;
+
+/// Who a process is.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// The node.
+    pub node: NodeId,
+    /// Of its store.
+    pub incarnation: Incarnation,
+    /// Starts of its store, this one included.
+    pub starts: u64,
+}
+
+/// What the first node of a new cluster forms it of.
+#[derive(Clone, Debug)]
+pub struct Formation {
+    /// The domains.
+    pub domains: BTreeMap<DomainId, DomainRecord>,
+    /// The nodes.
+    pub nodes: BTreeMap<NodeId, NodeRecord>,
+}
+
+/// Why, in simulations.
+pub(super) fn cause() -> Cause {
+    Cause {
+        who: "simulation".to_owned(),
+        why: String::new(),
+        at_ms: 0,
+    }
+}
+
+/// The way to the peers: it ends in the group's event heap.
+struct Outlet(Sayings);
+
+impl Peers for Outlet {
+    fn call(&self, to: NodeId, request: Bytes, within: Duration) -> PeerAnswer<'_> {
+        Box::pin(async move {
+            let (answer, answered) = OneshotChannel::channel();
+            self.0.lock().push(Said::Call {
+                to,
+                request,
+                within,
+                answer,
+            });
+            match SimulatedRuntime::timeout(within, answered).await {
+                Ok(Ok(answer)) => answer,
+                Ok(Err(_)) => Err(io::ErrorKind::ConnectionReset.into()),
+                Err(_) => Err(io::ErrorKind::TimedOut.into()),
+            }
+        })
+    }
+}
+
+/// A process.
+pub(super) struct Process {
+    executor: Executor,
+    kvdb: Arc<Mutex<Option<Kvdb<Simulated>>>>,
+    sayings: Sayings,
+}
+
+impl Process {
+    /// Starts on a formatted disk, at `now` of its own clock; then forms the cluster, where it is to, and registers.
+    pub fn start(
+        seed: u64,
+        now: u64,
+        config: KvdbConfig,
+        starts: u64,
+        disk: SharedDisk,
+        observe: Observer,
+        formation: Option<Formation>,
+    ) -> Process {
+        let executor = Executor::new(seed, now);
+        let process = Process {
+            executor,
+            kvdb: Arc::default(),
+            sayings: Arc::default(),
+        };
+        let (kvdb, sayings) = (Arc::clone(&process.kvdb), Arc::clone(&process.sayings));
+        let started = Command::NodeStarted {
+            node: config.node,
+            incarnation: config.incarnation,
+            starts,
+        };
+        process.executor.spawn(async move {
+            let own = |owner: isthmus_kvdb::DiskOwner<Simulated>| {
+                drop(SimulatedRuntime::spawn(owner.run(disk)));
+                Ok(())
+            };
+            let peers = Arc::new(Outlet(Arc::clone(&sayings)));
+            match Kvdb::start_with(config, own, peers, observe).await {
+                Err(error) => sayings.lock().push(Said::Broken(error.to_string())),
+                Ok(started_kvdb) => {
+                    *kvdb.lock() = Some(started_kvdb.clone());
+                    drop(SimulatedRuntime::spawn(tell_news(
+                        started_kvdb.clone(),
+                        Arc::clone(&sayings),
+                    )));
+                    join(started_kvdb, started, formation, sayings).await;
+                }
+            }
+        });
+        process
+    }
+
+    /// It is `now` by the process's clock. Returns what it says.
+    pub fn run(&self, now: u64) -> Vec<Said> {
+        self.executor.run(now);
+        std::mem::take(&mut self.sayings.lock())
+    }
+
+    pub fn next_timer(&self) -> Option<u64> {
+        self.executor.next_timer()
+    }
+
+    pub fn is_ready(&self) -> bool {
+        self.executor.is_ready()
+    }
+
+    /// A peer asks.
+    pub fn serve(&self, call: u64, from: NodeId, request: Bytes) {
+        let Some(kvdb) = self.kvdb.lock().clone() else {
+            // Not up yet: the transport is opened after kvdb.
+            return;
+        };
+        let sayings = Arc::clone(&self.sayings);
+        self.executor.spawn(async move {
+            let answer = kvdb.serve(from, request).await;
+            sayings.lock().push(Said::Served { call, answer });
+        });
+    }
+
+    /// Asks kvdb for something, as the node's other parts do.
+    pub fn propose(&self, token: u64, command: Command, within: Duration) -> bool {
+        let Some(kvdb) = self.kvdb.lock().clone() else {
+            return false;
+        };
+        let sayings = Arc::clone(&self.sayings);
+        self.executor.spawn(async move {
+            let id = kvdb.next_request();
+            let request = Request {
+                id,
+                cause: cause(),
+                command,
+            };
+            let result = kvdb.propose_request(request, within).await;
+            sayings.lock().push(Said::Proposed { token, id, result });
+        });
+        true
+    }
+
+    /// Asks for a linearizable read.
+    pub fn confirm(&self, token: u64, within: Duration) -> bool {
+        let Some(kvdb) = self.kvdb.lock().clone() else {
+            return false;
+        };
+        let sayings = Arc::clone(&self.sayings);
+        self.executor.spawn(async move {
+            let result = kvdb.confirm_within(within).await;
+            sayings.lock().push(Said::Confirmed { token, result });
+        });
+        true
+    }
+
+    /// How its kvdb is, if it is up.
+    pub fn metrics(&self) -> Option<KvdbMetrics> {
+        let kvdb = self.kvdb.lock().clone()?;
+        Some(self.executor.enter(|| kvdb.metrics()))
+    }
+
+    /// What is applied there, if it is up.
+    pub fn catalog(&self) -> Option<Arc<Catalog>> {
+        let kvdb = self.kvdb.lock().clone()?;
+        Some(kvdb.catalog())
+    }
+}
+
+async fn tell_news(kvdb: Kvdb<Simulated>, sayings: Sayings) {
+    let mut catalogs = kvdb.watch();
+    drop(kvdb);
+    loop {
+        let newest = catalogs.newest();
+        sayings.lock().push(Said::News(newest));
+        if catalogs.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// As `node/src/membership.rs` does.
+async fn join(
+    kvdb: Kvdb<Simulated>,
+    started: Command,
+    formation: Option<Formation>,
+    sayings: Sayings,
+) {
+    if let Some(Formation { domains, nodes }) = formation {
+        loop {
+            let (domains, nodes) = (domains.clone(), nodes.clone());
+            let formed = kvdb
+                .form("simulated".to_owned(), 7, domains, nodes, cause())
+                .await;
+            if formed.is_ok() {
+                break;
+            }
+            SimulatedRuntime::sleep(RETRY_PERIOD).await;
+        }
+    }
+    loop {
+        match kvdb.propose(started.clone(), cause()).await {
+            Ok(Answer::Refused(Refusal::NotFormed)) | Err(KvdbError::Unavailable { .. }) => {}
+            Ok(Answer::Refused(refusal)) => {
+                let broken = format!("{started:?} is refused: {refusal}");
+                sayings.lock().push(Said::Broken(broken));
+                return;
+            }
+            Ok(_) => {
+                sayings.lock().push(Said::Registered);
+                return;
+            }
+            Err(error) => {
+                sayings.lock().push(Said::Broken(error.to_string()));
+                return;
+            }
+        }
+        SimulatedRuntime::sleep(RETRY_PERIOD).await;
+    }
+}
