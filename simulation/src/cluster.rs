@@ -1,7 +1,7 @@
 //! The simulated world: what there is, the events, and the loop.
 //!
-//! Modules in reading order: `node` (a data node: start, death, its host's inputs and outputs), `link` (sessions and frames), `kvdb` (the
-//! atomic stand-in), `operator` (domains go and come), `clients`, `faults`, `settling` (everything heals, and must become well).
+//! Modules in reading order: `node` (a data node: start, death, its host's inputs and outputs), `link` (sessions and frames), `kvdb` (its members
+//! as they ship, or an atomic stand-in), `operator` (domains go and come), `clients`, `faults`, `settling` (everything heals, and must become well).
 
 mod clients;
 mod faults;
@@ -177,6 +177,7 @@ impl Simulation {
             self.schedule
                 .after(self.random.below(50_000_000), Event::Start(node));
         }
+        self.begin_group();
         self.schedule.after(1, Event::Link);
         self.begin_clients();
         if let Some(every) = scenario.operator_every {

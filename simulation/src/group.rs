@@ -437,14 +437,20 @@ impl Group {
         self.run(index);
     }
 
-    /// Cuts the way from one member to another.
-    pub fn cut(&mut self, from: usize, to: usize) {
-        self.wires.cut(from, to);
+    /// Cuts the way from one member to another, or makes it whole.
+    pub fn set_cut(&mut self, from: usize, to: usize, is_cut: bool) {
+        self.wires.set_cut(from, to, is_cut);
     }
 
-    /// Ends one cut of that way.
-    pub fn heal(&mut self, from: usize, to: usize) {
-        self.wires.heal(from, to);
+    /// Lets so many messages in a thousand get lost.
+    pub fn set_loss(&mut self, lost_per_mille: u64) {
+        self.wires.plan.lost_per_mille = lost_per_mille;
+    }
+
+    /// Whether a member's process runs, stopped or not.
+    #[must_use]
+    pub fn has_process(&self, member: usize) -> bool {
+        self.members[member].process.is_some()
     }
 
     /// Ends all cuts, and all loss and lateness.

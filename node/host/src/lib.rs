@@ -2,14 +2,16 @@
 //! effects, and speaks the replicas' wire format. It is synchronous: facts come in as calls with the time, what is to be done outside
 //! (frames, replies to clients, questions to kvdb) goes out in [`Outputs`]. The simulator drives the same code as `isthmusd`.
 //!
-//! Reading order: [`output`], [`wire`], [`mirror`] (one volume), [`host`].
+//! Reading order: [`output`], [`wire`], [`mirror`] (one volume), [`host`], [`proposal`].
 
 pub mod host;
 pub mod mirror;
 pub mod output;
+pub mod proposal;
 pub mod status;
 pub mod wire;
 
 pub use host::{Host, HostError, Identity};
 pub use output::{ClientError, ClientRequest, Lane, Outcome, OutgoingFrame, Outputs, Run};
+pub use proposal::command_of;
 pub use status::{CopyProgress, VolumeStatus};

@@ -5,8 +5,8 @@ use super::inputs::{Input, Inputs};
 use crate::api::access::now_ms;
 use crate::clock;
 use crate::store::Store;
-use isthmus_catalog::{Answer, Catalog, Cause, Command};
-use isthmus_engine::{Proposal, ProposalKind, ReplicaId, VolumeId};
+use isthmus_catalog::{Answer, Catalog, Cause};
+use isthmus_engine::{Proposal, VolumeId};
 use isthmus_kvdb::Kvdb;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ const CONFIRM_WITHIN: Duration = Duration::from_secs(1);
 impl HostThread {
     pub(super) fn propose(&self, volume: VolumeId, proposal: Proposal) {
         let me = self.host.me();
-        let command = command(volume, me, proposal);
+        let command = isthmus_host::command_of(volume, me, &proposal);
         let cause = Cause {
             who: me.node.to_string(),
             why: String::new(),
@@ -52,52 +52,6 @@ impl HostThread {
             let catalog = detour.confirm(CONFIRM_WITHIN).await;
             inputs.send(Input::Confirmed { begun, catalog });
         });
-    }
-}
-
-fn command(volume: VolumeId, me: ReplicaId, proposal: Proposal) -> Command {
-    let Proposal {
-        kind,
-        epoch,
-        replicas,
-    } = proposal;
-    let primary = me;
-    match kind {
-        ProposalKind::Promote => Command::Promote {
-            volume,
-            expected: epoch,
-            candidate: me,
-        },
-        ProposalKind::Opened => Command::Opened {
-            volume,
-            epoch,
-            primary,
-        },
-        ProposalKind::Shrink => Command::Shrink {
-            volume,
-            epoch,
-            primary,
-            leaving: replicas,
-        },
-        ProposalKind::Grow => {
-            let joining = *replicas.first().expect("a growth names who joins");
-            Command::Grow {
-                volume,
-                epoch,
-                primary,
-                joining,
-            }
-        }
-        ProposalKind::Renew => Command::Renew {
-            volume,
-            epoch,
-            primary,
-        },
-        ProposalKind::Release => Command::Release {
-            volume,
-            epoch,
-            primary,
-        },
     }
 }
 

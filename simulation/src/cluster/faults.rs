@@ -89,6 +89,7 @@ impl Simulation {
 
     pub(super) fn set_slowness(&mut self, node: usize, factor: u64) {
         self.nodes[node].disk_mut().set_slowness(factor);
+        self.slow_members_disk(node, factor);
     }
 
     /// A disk is lost for good: only where every volume has another replica in its set, or nothing could be promised. Its

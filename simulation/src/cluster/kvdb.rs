@@ -1,16 +1,19 @@
-//! kvdb's atomic stand-in: the real catalog behind a service that each node reaches or not. Requests and answers take time and get
-//! lost, each by itself; a request whose asker has given up may still be applied later. Committed versions reach each node in order,
-//! at its own time, sometimes with versions between left out (a watch gives the newest).
+//! kvdb, as the cluster meets it. Either its three members as they ship, or an atomic stand-in: the seed chooses. The rest of the
+//! simulation knows this file only.
+//!
+//! Modules: `replicated` (a [`crate::group::Group`] whose data members live and die with the cluster's nodes), `stand_in`.
 
-use super::node::{Input, Node};
-use super::{Event as Happening, Simulation};
+mod replicated;
+mod stand_in;
+
+use super::Simulation;
+use super::node::Node;
 use crate::scenario::Scenario;
-use crate::schedule::{MILLISECOND, SECOND};
-use isthmus_catalog::{
-    Answer, Catalog, Cause, Command, DomainRecord, DomainRole, DomainState, NodeRecord, Request,
-    RequestId,
-};
-use isthmus_engine::{DomainId, Incarnation, NodeId, Proposal, ProposalKind, Time, VolumeId};
+use crate::schedule::SECOND;
+use isthmus_catalog::{Catalog, Command, DomainState};
+use isthmus_engine::{Incarnation, NodeId, Proposal, Time, VolumeId};
+use isthmus_simulated_disk::Random;
+use replicated::{Replicated, WitnessFault};
 use std::sync::Arc;
 
 /// After how long an asker gives up.
@@ -33,105 +36,40 @@ pub(super) enum Event {
     Reachable(usize),
     /// kvdb has a leader again.
     Up,
+    /// Something happens inside the group.
+    Group,
+    /// Something befalls the witness, or its ways.
+    Witness(WitnessFault),
 }
 
-/// The stand-in.
+/// kvdb.
 #[derive(Debug)]
 pub(super) struct Kvdb {
-    pub versions: Vec<Arc<Catalog>>,
+    versions: Vec<Arc<Catalog>>,
+    /// The stand-in's requests so far.
     requests: u64,
-    /// Processes up to this life of each node have nothing on its way here any more.
+    /// Processes up to this life of each node have nothing on its way to the stand-in any more.
     forgotten: [u64; 2],
+    /// Nobody reaches anybody.
     pub is_down: bool,
+    replicated: Option<Box<Replicated>>,
 }
 
 impl Kvdb {
     /// A formed cluster with its volumes, all nodes registered once (before their first real start).
     pub fn new(scenario: &Scenario, nodes: &[Node; 2]) -> (Kvdb, Vec<(VolumeId, u64)>) {
-        let mut kvdb = Kvdb {
-            versions: vec![Arc::default()],
-            requests: 0,
-            forgotten: [0; 2],
-            is_down: false,
-        };
-        let domain = |number: u32, name: &str, role: DomainRole| {
-            let record = DomainRecord {
-                name: name.to_owned(),
-                role,
-                state: DomainState::Active,
-                since_ms: 0,
-                created_ms: 0,
-            };
-            (DomainId(number), record)
-        };
-        let node = |number: u32, name: &str| {
-            let record = NodeRecord {
-                name: name.to_owned(),
-                domain: DomainId(number),
-                peer_address: String::new(),
-                api_address: String::new(),
-                nbd_address: None,
-                incarnation: None,
-                starts: 0,
-            };
-            (NodeId(number), record)
-        };
-        kvdb.apply(Command::Form {
-            cluster_name: "simulated".to_owned(),
-            cluster_id: 7,
-            domains: vec![
-                domain(1, "site-a", DomainRole::Data),
-                domain(2, "site-b", DomainRole::Data),
-                domain(3, "witness", DomainRole::Witness),
-            ],
-            nodes: vec![node(1, "a1"), node(2, "b1"), node(3, "w1")],
-        });
-        for node in nodes {
-            kvdb.apply(started(node.id, node.incarnation, 0));
+        // Numbers of its own: what else the seed decides is the same with either kind.
+        let mut random = Random::new(nodes[0].incarnation.0);
+        if random.chance(3, 4) {
+            Replicated::form(scenario, nodes, &mut random)
+        } else {
+            Kvdb::stand_in(scenario, nodes)
         }
-        kvdb.apply(started(NodeId(3), Incarnation(3), 1));
-        let mut volumes = Vec::new();
-        for (plan, number) in scenario.volumes.iter().zip(1..) {
-            let bytes = plan.blocks * isthmus_engine::BLOCK_BYTES;
-            let answer = kvdb.apply(Command::CreateVolume {
-                name: format!("v{number}"),
-                bytes,
-                block_bytes: 512,
-                policy: plan.policy.clone(),
-            });
-            let Answer::Volume(volume) = answer else {
-                unreachable!("a formed cluster makes volumes: {answer:?}");
-            };
-            volumes.push((volume, bytes));
-        }
-        (kvdb, volumes)
     }
 
     /// The newest version.
     pub fn catalog(&self) -> &Arc<Catalog> {
         self.versions.last().expect("there is a first version")
-    }
-
-    fn apply(&mut self, command: Command) -> Answer {
-        self.requests += 1;
-        let request = Request {
-            id: RequestId {
-                client: 1,
-                number: self.requests,
-            },
-            cause: Cause {
-                who: "simulation".to_owned(),
-                why: String::new(),
-                at_ms: 0,
-            },
-            command,
-        };
-        let mut catalog = Catalog::clone(self.catalog());
-        let answer = catalog.apply(&request);
-        if catalog.revision != self.catalog().revision {
-            self.versions.push(Arc::new(catalog));
-        }
-        answer
     }
 }
 
@@ -143,302 +81,80 @@ fn started(node: NodeId, incarnation: Incarnation, starts: u64) -> Command {
     }
 }
 
-fn command(volume: VolumeId, proposal: &Proposal, me: isthmus_engine::ReplicaId) -> Command {
-    let (epoch, primary) = (proposal.epoch, me);
-    match proposal.kind {
-        ProposalKind::Promote => Command::Promote {
-            volume,
-            expected: epoch,
-            candidate: me,
-        },
-        ProposalKind::Opened => Command::Opened {
-            volume,
-            epoch,
-            primary,
-        },
-        ProposalKind::Shrink => Command::Shrink {
-            volume,
-            epoch,
-            primary,
-            leaving: proposal.replicas.clone(),
-        },
-        ProposalKind::Grow => Command::Grow {
-            volume,
-            epoch,
-            primary,
-            joining: *proposal.replicas.first().expect("a growth names who joins"),
-        },
-        ProposalKind::Renew => Command::Renew {
-            volume,
-            epoch,
-            primary,
-        },
-        ProposalKind::Release => Command::Release {
-            volume,
-            epoch,
-            primary,
-        },
-    }
-}
-
 impl Simulation {
-    fn reaches_kvdb(&self, node: usize) -> bool {
-        self.nodes[node].reaches_kvdb && !self.kvdb.is_down
-    }
-
-    fn kvdb_delay(&mut self) -> u64 {
-        match self.random.below(20) {
-            0 => self.random.below(2 * SECOND),
-            1..=4 => self.random.below(200 * MILLISECOND),
-            _ => MILLISECOND + self.random.below(15 * MILLISECOND),
-        }
-    }
-
+    /// A node's host proposes.
     pub(super) fn propose(&mut self, index: usize, volume: VolumeId, proposal: Proposal) {
-        let node = &self.nodes[index];
-        let (id, life) = (node.id, node.life);
-        let Some(me) = node.host.as_ref().map(|host| host.me()) else {
-            return;
-        };
-        self.note(|| {
-            format!(
-                "{id} {volume}: proposes {:?} for epoch {} {:?}",
-                proposal.kind, proposal.epoch, proposal.replicas
-            )
-        });
-        self.timeline.mix(u64::from(proposal.epoch.number));
-        let command = command(volume, &proposal, me);
-        let fate = self.random.below(100);
-        let delay = self.kvdb_delay();
-        let (from, answer) = (Some((index, life)), Some((index, life, volume)));
-        if !self.reaches_kvdb(index) || fate < 2 {
-            self.send_to(
-                index,
-                PATIENCE,
-                Input::Answer {
-                    volume,
-                    done: false,
-                },
-            );
-        } else if fate < 5 {
-            // Arrives after its asker has given up.
-            let late = PATIENCE + self.random.below(3 * SECOND);
-            self.send_to(
-                index,
-                PATIENCE,
-                Input::Answer {
-                    volume,
-                    done: false,
-                },
-            );
-            self.schedule.after(
-                late,
-                Happening::Kvdb(Event::Apply {
-                    command,
-                    from,
-                    answer: None,
-                }),
-            );
-        } else if fate < 9 {
-            // Applied; the answer gets lost.
-            self.send_to(
-                index,
-                PATIENCE,
-                Input::Answer {
-                    volume,
-                    done: false,
-                },
-            );
-            self.schedule.after(
-                delay,
-                Happening::Kvdb(Event::Apply {
-                    command,
-                    from,
-                    answer: None,
-                }),
-            );
+        if self.kvdb.replicated.is_some() {
+            self.propose_to_group(index, volume, &proposal);
         } else {
-            self.schedule.after(
-                delay,
-                Happening::Kvdb(Event::Apply {
-                    command,
-                    from,
-                    answer,
-                }),
-            );
+            self.propose_to_stand_in(index, volume, proposal);
         }
     }
 
+    /// A node's host wants a linearizable read.
     pub(super) fn confirm(&mut self, index: usize) {
-        let now = self.schedule.now();
-        let node = &self.nodes[index];
-        let (life, begun) = (node.life, node.clock.at(now));
-        if self.reaches_kvdb(index) {
-            let delay = self.kvdb_delay();
-            self.schedule.after(
-                delay,
-                Happening::Kvdb(Event::Read {
-                    node: index,
-                    life,
-                    begun,
-                }),
-            );
+        if self.kvdb.replicated.is_some() {
+            self.confirm_at_group(index);
         } else {
-            self.send_to(
-                index,
-                SECOND,
-                Input::Confirmed {
-                    begun,
-                    catalog: None,
-                },
-            );
+            self.confirm_at_stand_in(index);
         }
     }
 
-    /// A process tells kvdb that it has started.
+    /// A node's process has started.
     pub(super) fn register(&mut self, index: usize) {
-        let node = &self.nodes[index];
-        let (life, command) = (node.life, started(node.id, node.incarnation, node.starts));
-        if self.reaches_kvdb(index) {
-            let delay = self.kvdb_delay();
-            let from = Some((index, life));
-            self.schedule.after(
-                delay,
-                Happening::Kvdb(Event::Apply {
-                    command,
-                    from,
-                    answer: None,
-                }),
-            );
+        if self.kvdb.replicated.is_some() {
+            self.start_member(index);
+        } else {
+            self.register_at_stand_in(index);
         }
-        self.schedule.after(
-            3 * SECOND,
-            Happening::Kvdb(Event::Register { node: index, life }),
-        );
+    }
+
+    /// The operator, or whoever leads kvdb, asks for something.
+    pub(super) fn ask_kvdb(&mut self, command: Command) {
+        if self.kvdb.replicated.is_some() {
+            self.ask_group(command);
+        } else {
+            self.ask_stand_in(command);
+        }
+    }
+
+    pub(super) fn at_kvdb(&mut self, event: Event) {
+        if self.kvdb.replicated.is_some() {
+            self.at_group(event);
+        } else {
+            self.at_stand_in(event);
+        }
+    }
+
+    /// What the node that leads kvdb has confirmed of the catalog, for whoever carries domain updates on there.
+    pub(super) fn leaders_catalog(&mut self) -> Option<Arc<Catalog>> {
+        if self.kvdb.replicated.is_some() {
+            self.groups_leaders_catalog()
+        } else {
+            (!self.kvdb.is_down).then(|| Arc::clone(self.kvdb.catalog()))
+        }
     }
 
     /// Whether kvdb knows each node's present disk.
     pub(super) fn all_disks_are_known(&self) -> bool {
         let catalog = self.kvdb.catalog();
-        self.nodes.iter().all(|node| {
-            catalog
-                .nodes
-                .get(&node.id)
-                .is_some_and(|record| record.incarnation == Some(node.incarnation))
-        })
+        let is_settled = self
+            .kvdb
+            .replicated
+            .as_ref()
+            .is_none_or(|group| group.is_settled(self.schedule.now()));
+        is_settled
+            && self.nodes.iter().all(|node| {
+                catalog
+                    .nodes
+                    .get(&node.id)
+                    .is_some_and(|record| record.incarnation == Some(node.incarnation))
+            })
     }
 
     /// What the node's processes have asked so far and is still on its way never arrives.
     pub(super) fn forget_requests_of(&mut self, index: usize) {
         self.kvdb.forgotten[index] = self.nodes[index].life;
-    }
-
-    /// The operator, or whoever leads kvdb, asks for something.
-    pub(super) fn ask_kvdb(&mut self, command: Command) {
-        let delay = self.kvdb_delay();
-        self.schedule.after(
-            delay,
-            Happening::Kvdb(Event::Apply {
-                command,
-                from: None,
-                answer: None,
-            }),
-        );
-    }
-
-    pub(super) fn at_kvdb(&mut self, event: Event) {
-        match event {
-            Event::Apply {
-                command,
-                from,
-                answer,
-            } => {
-                if self.kvdb.is_down {
-                    // Held by a node without a leader until its asker has given up.
-                    if let Some((node, life, volume)) = answer {
-                        let input = Input::Answer {
-                            volume,
-                            done: false,
-                        };
-                        self.schedule
-                            .after(PATIENCE, Happening::ToNode { node, life, input });
-                    }
-                    return;
-                }
-                // Nobody takes a site away in the moment in which the other one's disk was lost.
-                let unsafe_now =
-                    matches!(command, Command::Deactivate { .. }) && !self.all_disks_are_known();
-                if from.is_none_or(|(node, life)| life > self.kvdb.forgotten[node]) && !unsafe_now {
-                    self.commit(command, from, answer);
-                }
-            }
-            Event::Read { node, life, begun } => {
-                let catalog = self
-                    .reaches_kvdb(node)
-                    .then(|| Arc::clone(self.kvdb.catalog()));
-                let delay = self.kvdb_delay();
-                let input = Input::Confirmed { begun, catalog };
-                self.schedule
-                    .after(delay, Happening::ToNode { node, life, input });
-            }
-            Event::Register { node, life } => {
-                if self.nodes[node].life == life && !self.nodes[node].registered {
-                    self.register(node);
-                }
-            }
-            Event::Reachable(node) => {
-                self.nodes[node].reaches_kvdb = true;
-                self.send_versions(node);
-            }
-            Event::Up => {
-                self.kvdb.is_down = false;
-                for node in [0, 1] {
-                    self.send_versions(node);
-                }
-            }
-        }
-    }
-
-    fn commit(
-        &mut self,
-        command: Command,
-        from: Option<(usize, u64)>,
-        answer: Option<(usize, u64, VolumeId)>,
-    ) {
-        let before = Arc::clone(self.kvdb.catalog());
-        let is_start = matches!(command, Command::NodeStarted { .. });
-        let text = format!("{command:?}");
-        let answered = self.kvdb.apply(command);
-        let after = Arc::clone(self.kvdb.catalog());
-        self.timeline.mix(after.revision);
-        self.note(|| format!("kvdb: {text} -> {answered:?}"));
-        let done = !matches!(answered, Answer::Refused(_));
-        if let Some(rule) = after.broken_rules().first() {
-            self.fail(format!("the catalog breaks a rule: {rule}"));
-        }
-        self.committed(&before, &after);
-        if let Some((node, life, volume)) = answer
-            && self.reaches_kvdb(node)
-        {
-            let delay = self.kvdb_delay();
-            let input = Input::Answer { volume, done };
-            self.schedule
-                .after(delay, Happening::ToNode { node, life, input });
-        }
-        if is_start
-            && done
-            && let Some((node, life)) = from
-            && self.nodes[node].life == life
-            && !self.nodes[node].registered
-        {
-            let newest = self.kvdb.versions.len() - 1;
-            self.nodes[node].registered = true;
-            self.nodes[node].next_version = newest;
-            self.nodes[node].version_arrives = 0;
-        }
-        for node in [0, 1] {
-            self.send_versions(node);
-        }
     }
 
     fn committed(&mut self, before: &Catalog, after: &Catalog) {
@@ -472,38 +188,6 @@ impl Simulation {
                 self.checkers
                     .domain_state(self.nodes[node].id, state(after));
             }
-        }
-    }
-
-    /// Sends what a node has not been sent of kvdb's versions.
-    pub(super) fn send_versions(&mut self, index: usize) {
-        if !self.reaches_kvdb(index) || !self.nodes[index].registered {
-            return;
-        }
-        while self.nodes[index].next_version < self.kvdb.versions.len() {
-            let mut version = self.nodes[index].next_version;
-            if self.random.chance(1, 4) {
-                version = self.kvdb.versions.len() - 1;
-            }
-            let delay = match self.random.below(20) {
-                0 => self.random.below(3 * SECOND),
-                1..=3 => self.random.below(300 * MILLISECOND),
-                _ => self.random.below(10 * MILLISECOND),
-            };
-            let catalog = Arc::clone(&self.kvdb.versions[version]);
-            let node = &mut self.nodes[index];
-            node.next_version = version + 1;
-            node.version_arrives = (node.version_arrives + 1).max(self.schedule.now() + delay);
-            let (at, life) = (node.version_arrives, node.life);
-            let input = Input::Catalog(catalog);
-            self.schedule.at(
-                at,
-                Happening::ToNode {
-                    node: index,
-                    life,
-                    input,
-                },
-            );
         }
     }
 }

@@ -43,6 +43,11 @@ pub(super) struct Link {
 }
 
 impl Link {
+    /// Whether what this node sends does not arrive.
+    pub fn is_cut_from(&self, from: usize) -> bool {
+        self.cuts[from] > 0
+    }
+
     /// Whether the frames of this sender that are still on their way are lost with their session.
     pub fn is_lost(&self, session: u64, from: usize) -> bool {
         self.lost.contains(&(session, from))

@@ -219,6 +219,7 @@ impl Simulation {
         node.paused = None;
         node.backlog.clear();
         node.session = None;
+        self.stop_member(index, power_lost);
         self.node_died(index);
     }
 
@@ -231,9 +232,11 @@ impl Simulation {
         node.disk_mut().advance(self.schedule.now());
         node.incarnation = Incarnation(incarnation);
         node.starts = 0;
+        self.replace_members_disk(index);
     }
 
     pub(super) fn pause(&mut self, index: usize) -> u64 {
+        self.pause_member(index);
         let node = &mut self.nodes[index];
         node.pauses += 1;
         node.paused = Some(node.pauses);
@@ -248,6 +251,7 @@ impl Simulation {
         self.nodes[index].paused = None;
         let id = self.nodes[index].id;
         self.note(|| format!("{id} goes on"));
+        self.resume_member(index);
         // A process that was stopped finds timers and input due at once, in an order that nobody chose.
         let timers_first = self.random.chance(1, 2);
         if timers_first {

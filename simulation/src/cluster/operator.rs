@@ -67,10 +67,9 @@ impl Simulation {
 
     pub(super) fn carry_domain_updates_on(&mut self) {
         self.schedule.after(LOOK, Event::DomainUpdates);
-        if self.kvdb.is_down {
+        let Some(catalog) = self.leaders_catalog() else {
             return;
-        }
-        let catalog = self.kvdb.catalog().clone();
+        };
         let under_way: Vec<_> = catalog
             .updates
             .iter()
@@ -106,7 +105,9 @@ impl Simulation {
                     .then_some(Command::Activated { domain }),
             };
             self.operator.updates.insert(record.name, update);
-            if let Some(command) = command {
+            if let Some(command) = command
+                && self.votes_have_moved(&catalog)
+            {
                 self.ask_kvdb(command);
             }
         }

@@ -36,37 +36,29 @@ impl Default for WiresPlan {
 #[derive(Debug)]
 pub(super) struct Wires {
     pub plan: WiresPlan,
-    /// How many cuts there are, from and to.
-    cuts: [[u64; MEMBERS]; MEMBERS],
+    /// Which ways are cut, from and to.
+    cuts: [[bool; MEMBERS]; MEMBERS],
 }
 
 impl Wires {
     pub fn new(plan: WiresPlan) -> Wires {
         Wires {
             plan,
-            cuts: [[0; MEMBERS]; MEMBERS],
+            cuts: [[false; MEMBERS]; MEMBERS],
         }
     }
 
-    pub fn cut(&mut self, from: usize, to: usize) {
-        self.cuts[from][to] += 1;
-    }
-
-    pub fn heal(&mut self, from: usize, to: usize) {
-        self.cuts[from][to] = self.cuts[from][to].saturating_sub(1);
+    pub fn set_cut(&mut self, from: usize, to: usize, is_cut: bool) {
+        self.cuts[from][to] = is_cut;
     }
 
     pub fn heal_all(&mut self) {
-        self.cuts = [[0; MEMBERS]; MEMBERS];
-    }
-
-    pub fn is_cut(&self, from: usize, to: usize) -> bool {
-        self.cuts[from][to] > 0
+        self.cuts = [[false; MEMBERS]; MEMBERS];
     }
 
     /// How long a message takes; none: it is lost.
     pub fn delay(&self, from: usize, to: usize, random: &mut Random) -> Option<u64> {
-        if self.is_cut(from, to) || random.below(1000) < self.plan.lost_per_mille {
+        if self.cuts[from][to] || random.below(1000) < self.plan.lost_per_mille {
             return None;
         }
         let mut delay = self.plan.delay + random.below(self.plan.jitter + 1);

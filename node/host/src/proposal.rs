@@ -1,0 +1,47 @@
+//! A replica's wish as a command for kvdb.
+
+use isthmus_catalog::Command;
+use isthmus_engine::{Proposal, ProposalKind, ReplicaId, VolumeId};
+
+/// The command by which the replica `me` of `volume` asks kvdb for what its engine proposes.
+///
+/// # Panics
+/// When a growth names nobody.
+#[must_use]
+pub fn command_of(volume: VolumeId, me: ReplicaId, proposal: &Proposal) -> Command {
+    let (epoch, primary) = (proposal.epoch, me);
+    match proposal.kind {
+        ProposalKind::Promote => Command::Promote {
+            volume,
+            expected: epoch,
+            candidate: me,
+        },
+        ProposalKind::Opened => Command::Opened {
+            volume,
+            epoch,
+            primary,
+        },
+        ProposalKind::Shrink => Command::Shrink {
+            volume,
+            epoch,
+            primary,
+            leaving: proposal.replicas.clone(),
+        },
+        ProposalKind::Grow => Command::Grow {
+            volume,
+            epoch,
+            primary,
+            joining: *proposal.replicas.first().expect("a growth names who joins"),
+        },
+        ProposalKind::Renew => Command::Renew {
+            volume,
+            epoch,
+            primary,
+        },
+        ProposalKind::Release => Command::Release {
+            volume,
+            epoch,
+            primary,
+        },
+    }
+}
