@@ -9,12 +9,14 @@
 //!   runtime. The applied catalog is in memory; its snapshots are files, and the log is purged only up to a durable one.
 //! * Who votes follows the catalog ([`isthmus_catalog::Catalog::voters`]): the leader converges to it all the time.
 //!
-//! Reading order: [`peers`] (the seam to the network), [`handle`], `ask` (how a command reaches the leader), `serve`,
+//! Reading order: [`peers`] (the seam to the network), [`handle`], `ask` (how a command reaches the leader), `detour` (how news comes
+//! while it can't be reached), `serve`,
 //! `membership`, then what openraft asks for: `group` (its types), `network`, `log_store`, `machine`, and below these
 //! `storage`: `records`, `retained`, `writer`, `snapshots`.
 
 mod ask;
 mod config;
+mod detour;
 mod error;
 mod group;
 pub mod handle;
@@ -31,6 +33,7 @@ mod watch;
 mod wire;
 
 pub use config::KvdbConfig;
+pub use detour::{Bypass, Detour};
 pub use error::KvdbError;
 pub use group::MemberId;
 pub use handle::Kvdb;

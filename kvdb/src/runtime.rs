@@ -59,6 +59,10 @@ pub(crate) async fn timeout<R: Runtime, F: Future + Send>(
     R::Async::timeout(within, future).await
 }
 
+pub(crate) async fn sleep<R: Runtime>(duration: Duration) {
+    R::Async::sleep(duration).await;
+}
+
 pub(crate) fn mpsc<R: Runtime, T: Send>(length: usize) -> (SenderOf<R, T>, ReceiverOf<R, T>) {
     MpscOf::<R>::channel(length)
 }

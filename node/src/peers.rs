@@ -105,7 +105,7 @@ impl Handler for Switchboard {
                 SERVICE_RUNTIME => serde_json::to_vec(&own.runtime().await)
                     .map_or_else(|_| Bytes::new(), Bytes::from),
                 SERVICE_CATALOG => detour::newer_catalog(&kvdb, &request),
-                SERVICE_CONFIRM => detour::confirmed_catalog(&kvdb).await,
+                SERVICE_CONFIRM => kvdb.confirmed_catalog().await,
                 _ => Bytes::new(),
             }
         });

@@ -18,7 +18,6 @@ use crate::serve::{BoxFuture, DataPath, DataPathState};
 use crate::store::Store;
 use anyhow::Context;
 use bytes::Bytes;
-use detour::Detour;
 use exports::NodeExports;
 use host_thread::HostThread;
 use inputs::{Input, Inputs};
@@ -26,7 +25,7 @@ use isthmus_disk::FileDisk;
 use isthmus_engine::{NodeId, Settings};
 use isthmus_host::{Host, Identity};
 use isthmus_journal::Shape;
-use isthmus_kvdb::Kvdb;
+use isthmus_kvdb::{Detour, Kvdb};
 use isthmus_nbd::{Address, Limits, Server};
 use isthmus_transport::{Lane, SessionId};
 use parking_lot::Mutex;
@@ -110,7 +109,8 @@ impl Replicas {
             .iter()
             .map(|member| NodeId(member.id))
             .filter(|peer| *peer != store.node);
-        let detour = Detour::new(kvdb.clone(), outlet.clone(), store.node, peers.collect());
+        let bypass = Arc::new(outlet.clone());
+        let detour = Detour::new(kvdb.clone(), bypass, peers.collect());
         let thread = HostThread::new(
             host,
             receiver,
@@ -124,7 +124,7 @@ impl Replicas {
             .name("host".into())
             .spawn(move || thread.live())?;
         questions::follow_catalog(kvdb.clone(), *store, inputs.clone());
-        detour.follow(*store, inputs.clone());
+        detour::follow(detour, *store, inputs.clone());
         let server = match config.listen.nbd {
             None => None,
             Some(address) => {

@@ -22,7 +22,7 @@ use isthmus_journal::Shape;
 use isthmus_kvdb::{KvdbConfig, KvdbError, KvdbMetrics};
 use isthmus_simulated_disk::Random;
 use parking_lot::Mutex;
-use process::{CallAnswer, Process, Said};
+use process::{CallAnswer, Process, Said, Service};
 use shared_disk::SharedDisk;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -33,6 +33,8 @@ use wires::Wires;
 pub use process::{Formation, Identity};
 pub use wires::{MEMBERS, WiresPlan};
 
+/// How often the sessions' state is looked at.
+const SESSIONS_LOOK: u64 = 100 * MILLISECOND;
 /// How often it is looked whether a member has stopped by itself.
 const LOOK: u64 = SECOND;
 
@@ -43,6 +45,8 @@ pub struct GroupPlan {
     pub clock_rates: [u64; MEMBERS],
     /// What lies between the members.
     pub wires: WiresPlan,
+    /// After how long without a sign of life a session is given up.
+    pub session_timeout: u64,
     /// Log entries from one snapshot to the next.
     pub snapshot_entries: u64,
     /// Each member's journal.
@@ -57,6 +61,7 @@ impl Default for GroupPlan {
         GroupPlan {
             clock_rates: [1_000_000; MEMBERS],
             wires: WiresPlan::default(),
+            session_timeout: 2 * SECOND,
             snapshot_entries: 1000,
             shape: Shape {
                 segment_bytes: 8 << 20,
@@ -106,7 +111,7 @@ pub enum Output {
         /// The asker's word for it.
         token: u64,
         /// What came of it.
-        result: Result<Arc<Catalog>, KvdbError>,
+        result: Option<Arc<Catalog>>,
     },
 }
 
@@ -116,6 +121,7 @@ enum Inbound {
     Request {
         call: u64,
         from: usize,
+        service: Service,
         request: Bytes,
     },
     Answer {
@@ -133,6 +139,7 @@ enum Event {
         inbound: Inbound,
     },
     Look,
+    Sessions,
 }
 
 /// A question of kvdb that waits for its answer.
@@ -165,6 +172,8 @@ pub struct Group {
     schedule: Schedule<Event>,
     members: Vec<Member>,
     wires: Wires,
+    /// When both of two members last could hear each other.
+    silent_since: [[u64; MEMBERS]; MEMBERS],
     calls: BTreeMap<u64, Call>,
     calls_made: u64,
     operations: BTreeMap<(usize, u64, u64), Begun>,
@@ -205,12 +214,14 @@ impl Group {
             .collect();
         let mut schedule = Schedule::default();
         schedule.after(LOOK, Event::Look);
+        schedule.after(1, Event::Sessions);
         Group {
             plan,
             random,
             schedule,
             members,
             wires: Wires::new(plan.wires),
+            silent_since: [[0; MEMBERS]; MEMBERS],
             calls: BTreeMap::new(),
             calls_made: 0,
             operations: BTreeMap::new(),
@@ -516,6 +527,7 @@ impl Group {
                     self.run(to);
                 }
             }
+            Event::Sessions => self.look_at_sessions(),
             Event::Look => {
                 self.schedule.after(LOOK, Event::Look);
                 for index in 0..MEMBERS {
@@ -528,17 +540,36 @@ impl Group {
         }
     }
 
+    /// A session is up where both ways are whole, and is given up after a time of silence.
+    fn look_at_sessions(&mut self) {
+        self.schedule.after(SESSIONS_LOOK, Event::Sessions);
+        let now = self.now();
+        for from in 0..MEMBERS {
+            for to in (0..MEMBERS).filter(|to| *to != from) {
+                let is_whole = !self.wires.is_cut(from, to) && !self.wires.is_cut(to, from);
+                if is_whole && self.answers(from) && self.answers(to) {
+                    self.silent_since[from][to] = now;
+                }
+                let is_reached = now - self.silent_since[from][to] < self.plan.session_timeout;
+                if let Some(process) = &self.members[from].process {
+                    process.set_reached(to, is_reached);
+                }
+            }
+        }
+    }
+
     fn give(&mut self, index: usize, inbound: Inbound) {
         match inbound {
             Inbound::Request {
                 call,
                 from,
+                service,
                 request,
             } => {
                 self.mix_bytes(&request);
                 let from = self.members[from].node;
                 if let Some(process) = &self.members[index].process {
-                    process.serve(call, from, request);
+                    process.serve(call, from, service, request);
                 }
             }
             Inbound::Answer { call, result } => {
@@ -590,10 +621,11 @@ impl Group {
         match said {
             Said::Call {
                 to,
+                service,
                 request,
                 within,
                 answer,
-            } => self.send_request(index, to, request, within, answer),
+            } => self.send_request(index, to, (service, request), within, answer),
             Said::Served { call, answer } => self.answer(index, call, Ok(answer)),
             Said::Broken(reason) => self.fail(format!("member {index} (life {life}): {reason}")),
             Said::Registered => {
@@ -626,7 +658,7 @@ impl Group {
             }
             Said::Confirmed { token, result } => {
                 let begun = self.operations.remove(&(index, life, token));
-                if let (Some(begun), Ok(catalog)) = (begun, &result) {
+                if let (Some(begun), Some(catalog)) = (begun, &result) {
                     self.history.lock().confirmed(begun, catalog);
                 }
                 self.mix(token);
@@ -644,7 +676,7 @@ impl Group {
         &mut self,
         from: usize,
         to: NodeId,
-        request: Bytes,
+        (service, request): (Service, Bytes),
         within: Duration,
         answer: CallAnswer,
     ) {
@@ -677,6 +709,7 @@ impl Group {
                 let inbound = Inbound::Request {
                     call,
                     from,
+                    service,
                     request,
                 };
                 self.deliver(to, target.life, delay, inbound);

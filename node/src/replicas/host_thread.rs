@@ -1,6 +1,5 @@
 //! The host's thread: waits for inputs, hands all that are there to the host, lets it run, and does what it wants done.
 
-use super::detour::Detour;
 use super::inputs::{Input, Inputs, Ticket};
 use super::report;
 use crate::clock;
@@ -8,7 +7,7 @@ use crate::peers::Outlet;
 use isthmus_disk::FileDisk;
 use isthmus_engine::{NodeId, Standing, Time, VolumeId};
 use isthmus_host::{Host, Lane, Outputs};
-use isthmus_kvdb::Kvdb;
+use isthmus_kvdb::{Detour, Kvdb};
 use isthmus_nbd::Connection;
 use isthmus_transport::SessionId;
 use std::collections::BTreeMap;

@@ -135,21 +135,23 @@ impl Simulation {
         }
     }
 
-    /// Whether kvdb knows each node's present disk.
+    /// Whether kvdb knows each node's present disk, and would survive the loss of one.
     pub(super) fn all_disks_are_known(&self) -> bool {
+        let now = self.schedule.now();
+        let replicated = self.kvdb.replicated.as_ref();
+        replicated.is_none_or(|group| group.survives_a_lost_disk(now))
+            && self.disks_are_registered()
+    }
+
+    /// Whether kvdb knows each node's present disk.
+    fn disks_are_registered(&self) -> bool {
         let catalog = self.kvdb.catalog();
-        let is_settled = self
-            .kvdb
-            .replicated
-            .as_ref()
-            .is_none_or(|group| group.is_settled(self.schedule.now()));
-        is_settled
-            && self.nodes.iter().all(|node| {
-                catalog
-                    .nodes
-                    .get(&node.id)
-                    .is_some_and(|record| record.incarnation == Some(node.incarnation))
-            })
+        self.nodes.iter().all(|node| {
+            catalog
+                .nodes
+                .get(&node.id)
+                .is_some_and(|record| record.incarnation == Some(node.incarnation))
+        })
     }
 
     /// What the node's processes have asked so far and is still on its way never arrives.

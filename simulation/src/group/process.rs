@@ -1,13 +1,16 @@
 //! A member's process: kvdb as it ships, on a simulated runtime, and what it says to the world.
 
 use super::shared_disk::SharedDisk;
+use super::wires::MEMBERS;
 use bytes::Bytes;
 use isthmus_catalog::{
     Answer, Catalog, Cause, Command, DomainRecord, NodeRecord, Refusal, Request, RequestId,
 };
 use isthmus_engine::{DomainId, Incarnation, NodeId};
 use isthmus_kvdb::peers::PeerAnswer;
-use isthmus_kvdb::{Kvdb, KvdbConfig, KvdbError, KvdbMetrics, Observer, Peers, Runtime};
+use isthmus_kvdb::{
+    Bypass, Detour, Kvdb, KvdbConfig, KvdbError, KvdbMetrics, Observer, Peers, Runtime,
+};
 use isthmus_simulated_runtime::{Executor, SimulatedRuntime};
 use openraft::rt::{AsyncRuntime, Oneshot};
 use parking_lot::Mutex;
@@ -36,9 +39,10 @@ pub(super) type CallAnswer = <OneshotChannel as Oneshot>::Sender<io::Result<Byte
 
 /// What a process says to the world.
 pub(super) enum Said {
-    /// kvdb asks a peer.
+    /// It asks a peer.
     Call {
         to: NodeId,
+        service: Service,
         request: Bytes,
         within: Duration,
         answer: CallAnswer,
@@ -60,8 +64,19 @@ pub(super) enum Said {
     /// A linearizable read has come to its end.
     Confirmed {
         token: u64,
-        result: Result<Arc<Catalog>, KvdbError>,
+        result: Option<Arc<Catalog>>,
     },
+}
+
+/// What a peer is asked for, as in `node/src/peers.rs`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Service {
+    /// kvdb's own messages.
+    Kvdb,
+    /// A catalog newer than this revision.
+    NewerCatalog(u64),
+    /// The catalog by a linearizable read.
+    ConfirmedCatalog,
 }
 
 type Sayings = Arc<Mutex<Vec<Said>>>;
@@ -96,14 +111,27 @@ pub(super) fn cause() -> Cause {
 }
 
 /// The way to the peers: it ends in the group's event heap.
-struct Outlet(Sayings);
+struct Outlet {
+    sayings: Sayings,
+    reached: Reached,
+}
 
-impl Peers for Outlet {
-    fn call(&self, to: NodeId, request: Bytes, within: Duration) -> PeerAnswer<'_> {
+/// To which members a process believes to have a session.
+pub(super) type Reached = Arc<Mutex<[bool; MEMBERS]>>;
+
+impl Outlet {
+    fn ask(
+        &self,
+        to: NodeId,
+        service: Service,
+        request: Bytes,
+        within: Duration,
+    ) -> PeerAnswer<'_> {
         Box::pin(async move {
             let (answer, answered) = OneshotChannel::channel();
-            self.0.lock().push(Said::Call {
+            self.sayings.lock().push(Said::Call {
                 to,
+                service,
                 request,
                 within,
                 answer,
@@ -117,11 +145,39 @@ impl Peers for Outlet {
     }
 }
 
+impl Peers for Outlet {
+    fn call(&self, to: NodeId, request: Bytes, within: Duration) -> PeerAnswer<'_> {
+        self.ask(to, Service::Kvdb, request, within)
+    }
+}
+
+impl Bypass for Outlet {
+    fn reaches(&self, peer: NodeId) -> bool {
+        self.reached.lock()[peer.0 as usize - 1]
+    }
+
+    fn newer_catalog(&self, peer: NodeId, revision: u64, within: Duration) -> PeerAnswer<'_> {
+        self.ask(peer, Service::NewerCatalog(revision), Bytes::new(), within)
+    }
+
+    fn confirmed_catalog(&self, peer: NodeId, within: Duration) -> PeerAnswer<'_> {
+        self.ask(peer, Service::ConfirmedCatalog, Bytes::new(), within)
+    }
+}
+
+/// What there is once kvdb is up.
+#[derive(Clone)]
+struct Up {
+    kvdb: Kvdb<Simulated>,
+    detour: Detour<Simulated>,
+}
+
 /// A process.
 pub(super) struct Process {
     executor: Executor,
-    kvdb: Arc<Mutex<Option<Kvdb<Simulated>>>>,
+    up: Arc<Mutex<Option<Up>>>,
     sayings: Sayings,
+    reached: Reached,
 }
 
 impl Process {
@@ -138,10 +194,18 @@ impl Process {
         let executor = Executor::new(seed, now);
         let process = Process {
             executor,
-            kvdb: Arc::default(),
+            up: Arc::default(),
             sayings: Arc::default(),
+            reached: Arc::default(),
         };
-        let (kvdb, sayings) = (Arc::clone(&process.kvdb), Arc::clone(&process.sayings));
+        let (up, sayings) = (Arc::clone(&process.up), Arc::clone(&process.sayings));
+        let outlet = Arc::new(Outlet {
+            sayings: Arc::clone(&process.sayings),
+            reached: Arc::clone(&process.reached),
+        });
+        let me = config.node;
+        let peers = config.nodes.iter().copied().filter(move |node| *node != me);
+        let peers = peers.collect();
         let started = Command::NodeStarted {
             node: config.node,
             incarnation: config.incarnation,
@@ -152,16 +216,20 @@ impl Process {
                 drop(SimulatedRuntime::spawn(owner.run(disk)));
                 Ok(())
             };
-            let peers = Arc::new(Outlet(Arc::clone(&sayings)));
-            match Kvdb::start_with(config, own, peers, observe).await {
+            match Kvdb::start_with(config, own, outlet.clone(), observe).await {
                 Err(error) => sayings.lock().push(Said::Broken(error.to_string())),
-                Ok(started_kvdb) => {
-                    *kvdb.lock() = Some(started_kvdb.clone());
-                    drop(SimulatedRuntime::spawn(tell_news(
-                        started_kvdb.clone(),
-                        Arc::clone(&sayings),
-                    )));
-                    join(started_kvdb, started, formation, sayings).await;
+                Ok(kvdb) => {
+                    let detour = Detour::new(kvdb.clone(), outlet, peers);
+                    *up.lock() = Some(Up {
+                        kvdb: kvdb.clone(),
+                        detour: detour.clone(),
+                    });
+                    let (news, by_detour) = (Arc::clone(&sayings), Arc::clone(&sayings));
+                    drop(SimulatedRuntime::spawn(tell_news(kvdb.clone(), news)));
+                    // Whoever hears it knows what is for which start.
+                    let tell = move |catalog| by_detour.lock().push(Said::News(catalog));
+                    drop(SimulatedRuntime::spawn(detour.follow(|_| true, tell)));
+                    join(kvdb, started, formation, sayings).await;
                 }
             }
         });
@@ -183,21 +251,25 @@ impl Process {
     }
 
     /// A peer asks.
-    pub fn serve(&self, call: u64, from: NodeId, request: Bytes) {
-        let Some(kvdb) = self.kvdb.lock().clone() else {
+    pub fn serve(&self, call: u64, from: NodeId, service: Service, request: Bytes) {
+        let Some(Up { kvdb, .. }) = self.up.lock().clone() else {
             // Not up yet: the transport is opened after kvdb.
             return;
         };
         let sayings = Arc::clone(&self.sayings);
         self.executor.spawn(async move {
-            let answer = kvdb.serve(from, request).await;
+            let answer = match service {
+                Service::Kvdb => kvdb.serve(from, request).await,
+                Service::NewerCatalog(revision) => kvdb.newer_catalog(revision),
+                Service::ConfirmedCatalog => kvdb.confirmed_catalog().await,
+            };
             sayings.lock().push(Said::Served { call, answer });
         });
     }
 
     /// Asks kvdb for something, as the node's other parts do.
     pub fn propose(&self, token: u64, command: Command, within: Duration) -> bool {
-        let Some(kvdb) = self.kvdb.lock().clone() else {
+        let Some(Up { kvdb, .. }) = self.up.lock().clone() else {
             return false;
         };
         let sayings = Arc::clone(&self.sayings);
@@ -214,14 +286,14 @@ impl Process {
         true
     }
 
-    /// Asks for a linearizable read.
+    /// Asks for a linearizable read, as a host does.
     pub fn confirm(&self, token: u64, within: Duration) -> bool {
-        let Some(kvdb) = self.kvdb.lock().clone() else {
+        let Some(Up { detour, .. }) = self.up.lock().clone() else {
             return false;
         };
         let sayings = Arc::clone(&self.sayings);
         self.executor.spawn(async move {
-            let result = kvdb.confirm_within(within).await;
+            let result = detour.confirm(within).await;
             sayings.lock().push(Said::Confirmed { token, result });
         });
         true
@@ -229,14 +301,19 @@ impl Process {
 
     /// How its kvdb is, if it is up.
     pub fn metrics(&self) -> Option<KvdbMetrics> {
-        let kvdb = self.kvdb.lock().clone()?;
-        Some(self.executor.enter(|| kvdb.metrics()))
+        let up = self.up.lock().clone()?;
+        Some(self.executor.enter(|| up.kvdb.metrics()))
     }
 
     /// What is applied there, if it is up.
     pub fn catalog(&self) -> Option<Arc<Catalog>> {
-        let kvdb = self.kvdb.lock().clone()?;
-        Some(kvdb.catalog())
+        let up = self.up.lock().clone()?;
+        Some(up.kvdb.catalog())
+    }
+
+    /// A session is up, or down.
+    pub fn set_reached(&self, member: usize, is_reached: bool) {
+        self.reached.lock()[member] = is_reached;
     }
 }
 

@@ -52,6 +52,10 @@ impl Wires {
         self.cuts[from][to] = is_cut;
     }
 
+    pub fn is_cut(&self, from: usize, to: usize) -> bool {
+        self.cuts[from][to]
+    }
+
     pub fn heal_all(&mut self) {
         self.cuts = [[false; MEMBERS]; MEMBERS];
     }

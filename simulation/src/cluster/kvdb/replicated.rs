@@ -21,6 +21,8 @@ use std::time::Duration;
 const WITNESS: usize = 2;
 /// How long kvdb may take to confirm the catalog, as in `isthmusd`.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(1);
+/// A leader that heard from a majority so lately leads.
+const FRESH: Duration = Duration::from_millis(500);
 /// A command whose end is not known may still be committed for so long; not longer, since somebody leads then who does not have it.
 const DOUBT: u64 = 30 * SECOND;
 
@@ -82,7 +84,8 @@ pub(super) struct Replicated {
     /// Cuts of the witness's ways by its own faults, from and to.
     cuts: [[u64; MEMBERS]; MEMBERS],
     leaders_catalog: Option<Arc<Catalog>>,
-    leader_is_asked: bool,
+    /// When the leader was asked last, until it has answered: it may have died.
+    leader_asked: Option<u64>,
     heals: bool,
 }
 
@@ -98,6 +101,7 @@ fn plan(scenario: &Scenario, random: &mut Random) -> GroupPlan {
             lost_per_mille: 0,
             late_per_mille: pick(random, &[0, 5, 20]),
         },
+        session_timeout: scenario.session_timeout,
         snapshot_entries: pick(random, &[20, 100, 1000]),
         shape: Shape {
             segment_bytes: pick(random, &[64, 256]) << 10,
@@ -157,7 +161,7 @@ impl Replicated {
             witness_starts: 1,
             cuts: [[0; MEMBERS]; MEMBERS],
             leaders_catalog: None,
-            leader_is_asked: false,
+            leader_asked: None,
             heals: false,
             group,
         };
@@ -171,9 +175,19 @@ impl Replicated {
         (kvdb, volumes)
     }
 
-    /// Whether no command is under way of which nobody knows yet whether it happens.
-    pub fn is_settled(&self, now: u64) -> bool {
-        self.in_doubt.values().all(|until| *until <= now)
+    /// Whether any member's disk may be lost for good now: all three vote, two of them go on without the third, and no command is
+    /// under way of which nobody knows yet whether it happens. (With two voters, or one, a lost disk can be the end of kvdb, and
+    /// is not for a test of anything but `kvdb recover`.)
+    pub fn survives_a_lost_disk(&self, now: u64) -> bool {
+        let leader = self.group.leader();
+        let metrics = leader.and_then(|leader| self.group.metrics(leader));
+        let all_vote = metrics.is_some_and(|metrics| {
+            metrics.voters.len() == MEMBERS
+                && metrics.learners.is_empty()
+                && !metrics.is_changing
+                && metrics.quorum_contact.is_some_and(|ago| ago < FRESH)
+        });
+        all_vote && self.in_doubt.values().all(|until| *until <= now)
     }
 
     fn token(&mut self, asked: Asked, now: u64) -> u64 {
@@ -277,7 +291,6 @@ impl Simulation {
     }
 
     fn take_output(&mut self, output: Output) {
-        let now = self.schedule.now();
         match output {
             Output::Registered { .. } => {}
             Output::News {
@@ -313,18 +326,17 @@ impl Simulation {
                         let again = std::mem::take(&mut replicated.confirm_again[node]);
                         replicated.confirming[node] = false;
                         let delay = self.random.below(MILLISECOND);
-                        let catalog = result.ok();
+                        let catalog = result;
                         self.send_to(node, delay, Input::Confirmed { begun, catalog });
                         if again {
                             // After the answer, as the host's thread does.
-                            let _ = now;
                             self.confirm_at_group(node);
                         }
                     }
                     Some(Asked::Leader) => {
-                        replicated.leader_is_asked = false;
+                        replicated.leader_asked = None;
                         let still_leads = replicated.group.leader() == Some(member);
-                        replicated.leaders_catalog = result.ok().filter(|_| still_leads);
+                        replicated.leaders_catalog = result.filter(|_| still_leads);
                     }
                     Some(Asked::Proposal { .. } | Asked::Command) | None => {}
                 }
@@ -450,7 +462,6 @@ impl Simulation {
                 Asked::Command | Asked::Leader => false,
             };
             replicated.asked.retain(|_, asked| !waits(asked));
-            replicated.leader_is_asked = false;
         });
     }
 
@@ -477,7 +488,7 @@ impl Simulation {
     /// By any node that runs, as an operator would.
     pub(super) fn ask_group(&mut self, command: Command) {
         // Nobody takes a site away in the moment in which the other one's disk was lost.
-        if matches!(command, Command::Deactivate { .. }) && !self.all_disks_are_known() {
+        if matches!(command, Command::Deactivate { .. }) && !self.disks_are_registered() {
             return;
         }
         let first = self.random.below(MEMBERS as u64) as usize;
@@ -494,12 +505,13 @@ impl Simulation {
         let now = self.schedule.now();
         self.with_group(|replicated| {
             let seen = replicated.leaders_catalog.take();
-            if let Some(leader) = replicated.group.leader()
-                && !replicated.leader_is_asked
-            {
+            let waits = replicated
+                .leader_asked
+                .is_some_and(|at| now < at + 2 * CONFIRM_WITHIN.as_nanos() as u64);
+            if let Some(leader) = replicated.group.leader().filter(|_| !waits) {
                 let token = replicated.token(Asked::Leader, now);
-                replicated.leader_is_asked =
-                    replicated.group.confirm(leader, token, CONFIRM_WITHIN);
+                let is_asked = replicated.group.confirm(leader, token, CONFIRM_WITHIN);
+                replicated.leader_asked = is_asked.then_some(now);
             }
             seen
         })

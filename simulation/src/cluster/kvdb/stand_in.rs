@@ -249,7 +249,7 @@ impl Simulation {
                 }
                 // Nobody takes a site away in the moment in which the other one's disk was lost.
                 let unsafe_now =
-                    matches!(command, Command::Deactivate { .. }) && !self.all_disks_are_known();
+                    matches!(command, Command::Deactivate { .. }) && !self.disks_are_registered();
                 if from.is_none_or(|(node, life)| life > self.kvdb.forgotten[node]) && !unsafe_now {
                     self.commit(command, from, answer);
                 }
