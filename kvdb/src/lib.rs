@@ -43,6 +43,7 @@ pub use peers::Peers;
 pub use runtime::{Runtime, Tokio};
 pub use storage::{AwaitedDisk, DiskOwner, format, format_with};
 pub use watch::CatalogWatch;
+pub use wire::{GivenVote, given_vote};
 
 #[cfg(test)]
 mod tests;

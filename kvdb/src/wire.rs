@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::group::{MemberId, SnapshotMeta, Types, Vote, kind};
 use crate::peers::CALL_BYTES_MAX;
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, Tokio};
 
 /// Bytes of a snapshot in one message.
 pub(crate) const CHUNK_BYTES: usize = 256 << 10;
@@ -108,6 +108,34 @@ pub(crate) fn encode_reply<R: Runtime>(reply: &Reply<R>) -> Bytes {
 pub(crate) fn decode_reply<R: Runtime>(bytes: &[u8]) -> Result<Reply<R>, CodecError> {
     check_length(bytes)?;
     codec::unseal(kind::REPLY, bytes)
+}
+
+/// A vote that a member has given: Raft's term, and who may lead in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct GivenVote {
+    /// The term.
+    pub term: u64,
+    /// The member that may lead.
+    pub leader: MemberId,
+}
+
+/// The vote that an answer to a request ([`crate::Kvdb::serve`]) gives, if it gives one: for whoever watches the wire. It is given
+/// for good: the member must have it on disk. (That it would give one, before an election, is no vote.)
+pub fn given_vote(request: &[u8], answer: &[u8]) -> Option<GivenVote> {
+    let Ok(Reply::Vote(response)) = decode_reply::<Tokio>(answer) else {
+        return None;
+    };
+    let is_asked = matches!(
+        decode_message::<Tokio>(request),
+        Ok(Message::Protocol {
+            protocol: Protocol::Vote(_),
+            ..
+        })
+    );
+    (is_asked && response.vote_granted).then_some(GivenVote {
+        term: response.vote.leader_id.term,
+        leader: response.vote.leader_id.node_id,
+    })
 }
 
 fn check_length(bytes: &[u8]) -> Result<(), CodecError> {

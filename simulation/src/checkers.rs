@@ -7,6 +7,7 @@ mod acknowledging;
 pub mod history;
 mod sectors;
 mod serving;
+pub mod votes;
 
 use crate::content::{self, SECTOR_BYTES};
 use acknowledging::Acknowledging;

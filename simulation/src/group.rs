@@ -5,14 +5,17 @@
 //! takes what came of it ([`Group::take_outputs`]). Replaced are: the transport (calls get lost, late, or cut off), the kernel's disk, the
 //! process (an executor), and the clock. Everything above these seams is the code of `isthmusd`.
 //!
-//! Reading order: `process` (one life of a member), `shared_disk`, `wires`, [`forming`] (a new cluster).
+//! Reading order: `process` (one life of a member), `shared_disk`, `wires`, [`forming`] (a new cluster), [`soak`] (a group alone,
+//! under everything).
 
 pub mod forming;
 mod process;
 mod shared_disk;
+pub mod soak;
 mod wires;
 
 use crate::checkers::history::{Begun, History};
+use crate::checkers::votes::Votes;
 use crate::clock::NodeClock;
 use crate::schedule::{MICROSECOND, MILLISECOND, SECOND, Schedule};
 use bytes::Bytes;
@@ -147,6 +150,7 @@ struct Call {
     from: usize,
     life: u64,
     to: usize,
+    request: Bytes,
     answer: Option<CallAnswer>,
 }
 
@@ -178,6 +182,7 @@ pub struct Group {
     calls_made: u64,
     operations: BTreeMap<(usize, u64, u64), Begun>,
     history: Arc<Mutex<History>>,
+    votes: Votes,
     outputs: Vec<Output>,
     hash: u64,
     failure: Option<String>,
@@ -226,6 +231,7 @@ impl Group {
             calls_made: 0,
             operations: BTreeMap::new(),
             history: Arc::default(),
+            votes: Votes::default(),
             outputs: Vec::new(),
             hash: 0,
             failure: None,
@@ -531,9 +537,15 @@ impl Group {
             Event::Look => {
                 self.schedule.after(LOOK, Event::Look);
                 for index in 0..MEMBERS {
-                    let stopped = self.metrics(index).and_then(|metrics| metrics.stopped);
-                    if let Some(reason) = stopped {
+                    let Some(metrics) = self.metrics(index) else {
+                        continue;
+                    };
+                    if let Some(reason) = metrics.stopped {
                         self.fail(format!("member {index} has stopped: {reason}"));
+                    }
+                    let incarnation = self.members[index].formatted.unwrap_or(Incarnation(0));
+                    if let Err(what) = self.votes.knows(index, incarnation, metrics.term) {
+                        self.fail(what);
                     }
                 }
             }
@@ -626,7 +638,17 @@ impl Group {
                 within,
                 answer,
             } => self.send_request(index, to, (service, request), within, answer),
-            Said::Served { call, answer } => self.answer(index, call, Ok(answer)),
+            Said::Served { call, answer } => {
+                let incarnation = self.members[index].formatted.unwrap_or(Incarnation(0));
+                let request = self.calls.get(&call).map(|call| call.request.clone());
+                if let Some(vote) =
+                    request.and_then(|request| isthmus_kvdb::given_vote(&request, &answer))
+                    && let Err(what) = self.votes.gives(index, incarnation, vote)
+                {
+                    self.fail(what);
+                }
+                self.answer(index, call, Ok(answer));
+            }
             Said::Broken(reason) => self.fail(format!("member {index} (life {life}): {reason}")),
             Said::Registered => {
                 self.mix(index as u64);
@@ -690,6 +712,7 @@ impl Group {
                 from,
                 life,
                 to,
+                request: request.clone(),
                 answer: Some(answer),
             },
         );
