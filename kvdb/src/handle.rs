@@ -286,6 +286,9 @@ fn raft_config(config: &KvdbConfig) -> Result<Config, openraft::ConfigError> {
         snapshot_policy: SnapshotPolicy::LogsSinceLast(config.snapshot_entries),
         max_in_snapshot_log_to_keep: ENTRIES_KEPT,
         enable_pre_vote: Some(true),
+        // A leader sends entries on while its own disk still writes them, and a crash may lose them there. Leading on in the same
+        // term it would give their places to others, which members that hold the first ones could not tell from these.
+        enable_leader_restore: Some(false),
         ..Config::default()
     };
     raft.validate()

@@ -276,7 +276,9 @@ impl Group {
     #[must_use]
     pub fn failure(&self) -> Option<String> {
         let broken = self.failure.clone();
-        broken.or_else(|| self.history.lock().broken().map(str::to_owned))
+        let broken = broken.or_else(|| self.history.lock().broken().map(str::to_owned))?;
+        let metrics: Vec<_> = (0..MEMBERS).map(|member| self.metrics(member)).collect();
+        Some(format!("{broken}\n  members: {metrics:#?}"))
     }
 
     /// The newest catalog that any member has applied.

@@ -2,11 +2,11 @@
 //! over a simulated disk, a link that cuts and reorders, clocks that drift, an operator, clients, and crashes of everything at any time.
 //! The checkers then say whether what the clients saw can be told from one correct disk.
 //!
-//! What is *not* simulated: kvdb is an atomic stand-in, the real `isthmus_catalog::Catalog::apply` behind a service that each node
-//! reaches, or not, with delays and lost answers ([`cluster`], `kvdb`). openraft's own elections, log and snapshots are not run here yet.
-//! quinn, TLS, NBD and the kernel's disk are replaced, too; real processes in `tests/` cover these.
+//! kvdb runs as it ships ([`group`]: openraft with its elections, our log, snapshots and client), on a runtime of ours, in three of four
+//! seeds; in the others it is an atomic stand-in with worse delays ([`cluster`], `kvdb`). quinn, TLS, NBD and the kernel's disk are
+//! replaced; real processes in `tests/` cover these.
 //!
-//! Reading order: [`scenario`] (what a seed decides), [`cluster`] (the simulated world and its loop), [`content`] (how a sector tells who
+//! Reading order: [`scenario`] (what a seed decides), [`cluster`] (the simulated world and its loop), [`group`] (kvdb), [`content`] (how a sector tells who
 //! wrote it), [`checkers`] (what must hold), [`timeline`] (what is left for people to read).
 
 pub mod checkers;

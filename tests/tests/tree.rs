@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use tests::binaries::workspace;
 
 /// Each crate with what it may depend on among ours; tests of a crate may use the simulated disk, too.
-const ARROWS: [(&str, &[&str]); 12] = [
+const ARROWS: [(&str, &[&str]); 13] = [
     ("isthmus-engine", &[]),
     ("isthmus-journal", &["isthmus-engine"]),
     ("isthmus-volume", &["isthmus-engine", "isthmus-journal"]),
@@ -38,6 +38,7 @@ const ARROWS: [(&str, &[&str]); 12] = [
         "isthmus-simulated-disk",
         &["isthmus-journal", "isthmus-engine"],
     ),
+    ("isthmus-simulated-runtime", &["isthmus-simulated-disk"]),
 ];
 
 /// Crates that are synchronous and threadless: no runtime, no sockets, no clock.

@@ -85,9 +85,14 @@ impl History {
         }
         match usize::try_from(revision).map(|revision| (revision, self.versions.get(revision))) {
             Ok((_, Some(known))) if **known == *catalog => {}
-            Ok((_, Some(_))) => self.breaks(format!(
-                "revision {revision} of member {member} is another one than that of the others"
-            )),
+            Ok((_, Some(known))) => {
+                let theirs = known.answers.back().cloned();
+                self.breaks(format!(
+                    "revision {revision} of member {member} (life {life}, index {index}) is another one than that of the others: by {:?}, not by {theirs:?}; indexes {:?}",
+                    catalog.answers.back(),
+                    self.revisions.iter().rev().take(5).collect::<Vec<_>>()
+                ));
+            }
             Ok((place, None)) if place == self.versions.len() => {
                 if let Some(rule) = catalog.broken_rules().first() {
                     self.breaks(format!("the catalog breaks a rule: {rule}"));
