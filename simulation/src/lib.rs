@@ -15,6 +15,7 @@ pub mod cluster;
 pub mod content;
 pub mod scenario;
 pub mod schedule;
+pub mod shrink;
 pub mod timeline;
 
 pub use cluster::{Failure, Simulation, Summary};
