@@ -28,6 +28,7 @@ mod serving;
 #[cfg(test)]
 mod tests;
 
+use isthmus_mutation::Mutation;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -220,6 +221,7 @@ impl Replica {
             .configuration
             .primary
             .filter(|primary| primary.node != me.node)
+            .filter(|_| !Mutation::RestartForgetsPromise.is_on())
             .map(|primary| Given {
                 to: primary.node,
                 epoch: durable.configuration.epoch,
@@ -276,6 +278,12 @@ impl Replica {
     #[must_use]
     pub fn configuration(&self) -> &Configuration {
         &self.configuration
+    }
+
+    /// Whether the configuration that it has taken is durable.
+    #[must_use]
+    pub fn configuration_is_durable(&self) -> bool {
+        self.persisted >= self.adopted
     }
 
     /// The newest view from kvdb.

@@ -13,6 +13,7 @@ use crate::recovery;
 use crate::segments::Segments;
 use crate::shape::{Description, Shape};
 use bytes::Bytes;
+use isthmus_mutation::Mutation;
 use std::collections::VecDeque;
 use std::io;
 
@@ -350,7 +351,7 @@ impl Journal {
                     file,
                     offset: place.offset,
                     parts,
-                    durable: true,
+                    durable: !Mutation::JournalDoesNotSync.is_on(),
                 },
             )
             .is_err()

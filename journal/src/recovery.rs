@@ -16,6 +16,7 @@ use crate::layout::{self, GroupHeader, Lsn, PAGE_BYTES, StreamId};
 use crate::segments::Segments;
 use crate::shape::{Description, Shape, segment_path};
 use bytes::Bytes;
+use isthmus_mutation::Mutation;
 
 /// Bytes read at once while scanning.
 const WINDOW_BYTES: u64 = 1 << 20;
@@ -245,6 +246,9 @@ impl<'a, D: Disk> Recovery<'a, D> {
                 Ok(found) => found,
                 Err(wrong) => break wrong,
             };
+            if Mutation::StopRecoveryEarly.is_on() && self.is_last(place, &header)? {
+                break "recovery stops early";
+            }
             if place.sequence > tail.sequence {
                 segments.begin(place.sequence, next);
             }
@@ -259,7 +263,7 @@ impl<'a, D: Disk> Recovery<'a, D> {
                 ..place
             };
         };
-        if next <= self.durable {
+        if next <= self.durable && !Mutation::StopRecoveryEarly.is_on() {
             return Err(self.damaged(tail, next, wrong));
         }
         Ok(Recovered {
@@ -269,6 +273,21 @@ impl<'a, D: Disk> Recovery<'a, D> {
             next,
             head_durable,
         })
+    }
+
+    /// Whether no valid group follows the one at this place. For [`Mutation::StopRecoveryEarly`].
+    fn is_last(&mut self, place: Place, header: &GroupHeader) -> Result<bool, JournalError> {
+        let behind = Place {
+            offset: place.offset + u64::from(header.bytes),
+            ..place
+        };
+        let ahead = Place {
+            sequence: place.sequence + 1,
+            offset: 0,
+        };
+        let next = header.end();
+        let follows = self.group(behind, next)?.is_ok() || self.group(ahead, next)?.is_ok();
+        Ok(!follows && header.records > 0)
     }
 
     /// The group at a place, if it is valid and its first record has position `next`; else what is wrong with it.

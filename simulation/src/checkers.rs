@@ -4,21 +4,34 @@
 //! rules, no block is unreadable, and after all faults everything is well in bounded time (`cluster/settling.rs`).
 
 mod acknowledging;
+mod bounds;
 pub mod history;
+mod progress;
+mod replicas;
 mod sectors;
 mod serving;
 pub mod votes;
 
+pub use bounds::{Held, check_bounds};
+pub use progress::Progress;
+pub use replicas::Replicas;
+
 use crate::content::{self, SECTOR_BYTES};
 use acknowledging::Acknowledging;
-use isthmus_catalog::DomainState;
-use isthmus_engine::{Epoch, NodeId, VolumeId};
+use bytes::Bytes;
+use isthmus_catalog::{Catalog, DomainState};
+use isthmus_engine::{Epoch, NodeId, Seq, VolumeId};
 use sectors::Sectors;
+use serde::{Deserialize, Serialize};
 use serving::Serving;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A broken rule: its name, and what was found.
+pub type Broken = (&'static str, String);
 
 /// What a client asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// To see sectors.
     Read,
@@ -97,24 +110,44 @@ pub struct Checkers {
     doubtful: BTreeMap<VolumeId, Vec<u64>>,
     acknowledging: Acknowledging,
     serving: Serving,
+    /// Whether all clocks keep their bound: only then is a read promised to be fresh.
+    clocks_are_good: bool,
+    /// Whether faults are over: from then on every read counts, whatever the clocks.
+    all_is_well: bool,
     volumes: Vec<(VolumeId, u64)>,
+    /// Volumes of which the operator accepted the loss of writes: what was acknowledged may be gone. All other rules hold for them.
+    lossy: BTreeSet<VolumeId>,
+    /// What never goes back.
+    pub progress: Progress,
+    /// What each site showed at the end.
+    pub replicas: Replicas,
     /// Answered well.
     pub answered: u64,
 }
 
 impl Checkers {
-    /// Checkers of volumes that read as zeroes, with their sizes in bytes.
+    /// Checkers of volumes that read as zeroes, with their sizes in bytes. `clocks_are_good`: see promise 3.
     #[must_use]
-    pub fn new(volumes: &[(VolumeId, u64)]) -> Checkers {
+    pub fn new(volumes: &[(VolumeId, u64)], clocks_are_good: bool) -> Checkers {
         Checkers {
             stamp: 0,
             operations: BTreeMap::new(),
             doubtful: BTreeMap::new(),
             acknowledging: Acknowledging::default(),
             serving: Serving::default(),
+            clocks_are_good,
+            all_is_well: false,
             volumes: volumes.to_vec(),
+            lossy: BTreeSet::new(),
+            progress: Progress::default(),
+            replicas: Replicas::default(),
             answered: 0,
         }
+    }
+
+    /// Faults are over.
+    pub fn all_is_well(&mut self) {
+        self.all_is_well = true;
     }
 
     fn stamp(&mut self) -> Stamp {
@@ -143,43 +176,49 @@ impl Checkers {
         node: NodeId,
         epoch: Epoch,
         number: u64,
-        data: &[u8],
-    ) -> Result<(), String> {
+        data: &[Bytes],
+    ) -> Result<(), Broken> {
         let now = self.stamp();
         let Some(operation) = self.operations.get_mut(&number) else {
-            return Err(format!(
-                "{node} answers operation {number}, which nobody asked for"
+            return Err((
+                "answers",
+                format!("{node} answers operation {number}, which nobody asked for"),
             ));
         };
         if operation.done != NEVER {
-            return Err(format!("{node} answers operation {number} twice"));
+            return Err((
+                "answers",
+                format!("{node} answers operation {number} twice"),
+            ));
         }
         operation.done = now;
         self.answered += 1;
         if operation.kind == Kind::Read {
-            if data.len() as u64 != operation.count * SECTOR_BYTES {
-                return Err(format!(
-                    "read {number} got {} bytes for {} sectors",
-                    data.len(),
-                    operation.count
-                ));
-            }
-            for (bytes, sector) in data
-                .chunks_exact(SECTOR_BYTES as usize)
-                .zip(operation.first..)
-            {
-                let write = content::read(operation.volume, sector, bytes).map_err(|what| {
-                    format!("{node} {}: read {number}: {what}", operation.volume)
-                })?;
-                operation.saw.push(write);
+            operation.saw = content::read_all(operation, data)
+                .map_err(|what| ("bytes", format!("{node}: {what}")))?;
+            if !self.clocks_are_good && !self.all_is_well {
+                self.operations.remove(&number);
+                return Ok(());
             }
         }
         // A trim of no whole block asks nobody.
         if operation.count > 0 || operation.kind == Kind::Flush {
-            self.acknowledging.answered(operation, node, epoch)?;
-            self.serving.answered(operation, node)?;
+            let late_is_fine = !self.clocks_are_good;
+            self.acknowledging
+                .answered(operation, node, epoch, late_is_fine)
+                .map_err(|what| ("epochs", what))?;
+            self.serving
+                .answered(operation, node, late_is_fine)
+                .map_err(|what| ("serving", what))?;
         }
         Ok(())
+    }
+
+    /// An inspection of a site has read something.
+    pub fn inspected(&mut self, node: usize, number: u64) {
+        if let Some(read) = self.operations.get(&number) {
+            self.replicas.saw(read.volume, node, read.first, &read.saw);
+        }
     }
 
     /// An operation failed: it may have happened, or still happen.
@@ -204,6 +243,34 @@ impl Checkers {
         }
     }
 
+    /// kvdb has committed a deactivation: where it puts a replica into a set that was not in it, the operator has accepted a loss.
+    pub fn deactivating(&mut self, before: &Catalog, after: &Catalog) {
+        for (volume, record) in &after.volumes {
+            let old = before.volumes.get(volume);
+            if old.is_some_and(|old| !record.in_sync.is_subset(&old.in_sync)) {
+                self.lossy.insert(*volume);
+            }
+        }
+    }
+
+    /// A primary has answered a client well, with everything up to here committed.
+    ///
+    /// # Errors
+    /// When an earlier one had committed more.
+    pub fn answers(
+        &mut self,
+        node: NodeId,
+        volume: VolumeId,
+        committed: Seq,
+    ) -> Result<(), Broken> {
+        if !self.clocks_are_good || self.lossy.contains(&volume) {
+            return Ok(());
+        }
+        self.progress
+            .answers(node, volume, committed)
+            .map_err(|what| ("progress", what))
+    }
+
     /// kvdb has committed a new state of a node's domain.
     pub fn domain_state(&mut self, node: NodeId, state: Option<DomainState>) {
         let now = self.stamp();
@@ -214,15 +281,19 @@ impl Checkers {
     ///
     /// # Errors
     /// The broken rule.
-    pub fn at_the_end(&self) -> Result<(), String> {
+    pub fn at_the_end(&self) -> Result<(), Broken> {
+        self.replicas.check().map_err(|what| ("replicas", what))?;
         for (volume, bytes) in &self.volumes {
+            if self.lossy.contains(volume) {
+                continue;
+            }
             let operations = self
                 .operations
                 .values()
                 .filter(|operation| operation.volume == *volume);
             Sectors::new(bytes / SECTOR_BYTES, operations)
                 .check()
-                .map_err(|what| format!("{volume}: {what}"))?;
+                .map_err(|what| ("sectors", format!("{volume}: {what}")))?;
         }
         Ok(())
     }

@@ -1,10 +1,10 @@
 //! A node's CLOCK_BOOTTIME: begins anywhere, and runs up to half a percent too fast or too slow. Two nodes are so at most one
-//! percent apart, which is the drift that the design allows.
+//! percent apart, which is the drift that the design allows. In some scenarios it is worse than that: then only promise 3 is off.
 
 use isthmus_engine::Time;
 
 const PARTS: u128 = 1_000_000;
-/// The largest deviation of one clock from true time, in millionths.
+/// The largest deviation of a good clock from true time, in millionths.
 pub const DRIFT_MILLIONTHS_MAX: u64 = 4_900;
 
 /// One machine's clock between two starts of the machine.
@@ -19,12 +19,12 @@ pub struct NodeClock {
 
 impl NodeClock {
     /// A clock that shows `shows` at true time `started`, and runs `rate_millionths` for each million true nanoseconds.
+    ///
+    /// # Panics
+    /// When it would stand still.
     #[must_use]
     pub fn new(started: u64, shows: u64, rate_millionths: u64) -> NodeClock {
-        assert!(
-            rate_millionths.abs_diff(1_000_000) <= DRIFT_MILLIONTHS_MAX,
-            "the design bounds the drift: {rate_millionths}"
-        );
+        assert!(rate_millionths > 0, "a clock goes forward");
         NodeClock {
             shows,
             started,

@@ -40,18 +40,22 @@ enum Event {
     Resume { node: usize, pause: u64 },
     /// The sessions' state is looked at.
     Link,
+    /// What the nodes hold is looked at.
+    Look,
     /// A cut of the link ends.
     Heal(link::Cut),
     /// Something at kvdb.
     Kvdb(kvdb::Event),
     /// A client looks at what to do.
     Client(usize),
-    /// The operator looks at what to do.
-    Operator,
+    /// The operator asks for something.
+    Wish(usize),
     /// What domain updates wait for is looked at.
     DomainUpdates,
-    /// The next fault.
-    Fault,
+    /// A fault strikes.
+    Fault(usize),
+    /// The link is as fast as it was.
+    LinkFast,
     /// A disk is fast again.
     DiskFast(usize),
     /// Faults end.
@@ -65,8 +69,12 @@ enum Event {
 pub struct Failure {
     /// The seed.
     pub seed: u64,
+    /// The name of the rule.
+    pub rule: &'static str,
     /// What was found.
     pub what: String,
+    /// When, in nanoseconds since the beginning.
+    pub at: u64,
     /// The last lines of the timeline, where it was recorded.
     pub lines: Vec<String>,
 }
@@ -80,6 +88,8 @@ pub struct Summary {
     pub events: u64,
     /// Virtual nanoseconds.
     pub nanoseconds: u64,
+    /// What clients asked for.
+    pub operations: u64,
     /// Reads and changes that were answered well.
     pub answered: u64,
     /// Faults.
@@ -101,6 +111,7 @@ impl Summary {
         for (sum, more) in [
             (&mut self.events, other.events),
             (&mut self.nanoseconds, other.nanoseconds),
+            (&mut self.operations, other.operations),
             (&mut self.answered, other.answered),
             (&mut self.faults, other.faults),
             (&mut self.opened, other.opened),
@@ -116,7 +127,6 @@ impl Summary {
 /// A cluster with its clients, operator, faults and checkers.
 #[derive(Debug)]
 pub struct Simulation {
-    seed: u64,
     random: Random,
     scenario: Scenario,
     schedule: Schedule<Event>,
@@ -129,28 +139,30 @@ pub struct Simulation {
     settling: Option<Settling>,
     checkers: Checkers,
     summary: Summary,
-    failure: Option<String>,
+    failure: Option<(&'static str, String)>,
     finished: bool,
 }
+
+/// The nodes' names: two with replicas, and the witness.
+pub(crate) const NAMES: [&str; 3] = ["a1", "b1", "w1"];
 
 /// More events than any healthy run has: a run that gets here goes round in circles.
 const EVENTS_MAX: u64 = 20_000_000;
 
 impl Simulation {
-    /// The cluster of a seed, about to start.
+    /// The cluster of a scenario, about to start.
     #[must_use]
-    pub fn new(seed: u64, recording: Recording) -> Simulation {
-        let mut random = Random::new(seed);
-        let scenario = Scenario::new(&mut random);
+    pub fn new(scenario: Scenario, recording: Recording) -> Simulation {
+        // Not the numbers that the scenario was drawn with.
+        let mut random = Random::new(scenario.seed ^ 0x15_7a05);
         let nodes = [
             Node::new(0, &scenario, &mut random),
             Node::new(1, &scenario, &mut random),
         ];
         let (kvdb, volumes) = Kvdb::new(&scenario, &nodes);
         let clients = Clients::new(&scenario, &volumes);
-        let checkers = Checkers::new(&volumes);
+        let checkers = Checkers::new(&volumes, scenario.world.clocks_are_good());
         let mut simulation = Simulation {
-            seed,
             random,
             scenario,
             schedule: Schedule::default(),
@@ -171,27 +183,23 @@ impl Simulation {
     }
 
     fn begin(&mut self) {
-        let scenario = self.scenario.clone();
-        self.timeline.note(0, || format!("{scenario:?}"));
+        let world = self.scenario.world.clone();
+        self.note("world", || format!("{world:?}"));
+        for volume in self.scenario.volumes.clone() {
+            self.note("world", || format!("{volume:?}"));
+        }
         for node in 0..self.nodes.len() {
             self.schedule
                 .after(self.random.below(50_000_000), Event::Start(node));
         }
         self.begin_group();
         self.schedule.after(1, Event::Link);
+        self.schedule.after(1, Event::Look);
         self.begin_clients();
-        if let Some(every) = scenario.operator_every {
-            self.schedule
-                .after(self.random.below(2 * every) + 1, Event::Operator);
-        }
+        self.plan_wishes();
         self.schedule.after(1, Event::DomainUpdates);
-        if !scenario.faults.is_empty() {
-            self.schedule.after(
-                self.random.below(2 * scenario.fault_every) + 1,
-                Event::Fault,
-            );
-        }
-        self.schedule.at(scenario.faulty_until, Event::Settle);
+        self.plan_faults();
+        self.schedule.at(self.scenario.faults_end(), Event::Settle);
     }
 
     /// Runs to the end.
@@ -201,29 +209,31 @@ impl Simulation {
     pub fn run(mut self) -> Result<Summary, Failure> {
         while self.failure.is_none() && !self.finished {
             let Some(event) = self.schedule.pop() else {
-                self.fail("nothing is to happen any more".into());
+                self.fail("liveness", "nothing is to happen any more".into());
                 break;
             };
             self.summary.events += 1;
             if self.summary.events > EVENTS_MAX {
-                self.fail("it goes round in circles".into());
+                self.fail("liveness", "it goes round in circles".into());
             }
             self.timeline.mix(self.schedule.now());
             self.take(event);
         }
         if self.failure.is_none()
-            && let Err(what) = self.checkers.at_the_end()
+            && let Err((rule, what)) = self.checkers.at_the_end()
         {
-            self.fail(what);
+            self.fail(rule, what);
         }
         self.summary.answered = self.checkers.answered;
         self.summary.hash = self.timeline.hash();
         self.summary.nanoseconds = self.schedule.now();
         match self.failure {
             None => Ok(self.summary),
-            Some(what) => Err(Failure {
-                seed: self.seed,
+            Some((rule, what)) => Err(Failure {
+                seed: self.scenario.seed,
+                rule,
                 what,
+                at: self.schedule.now(),
                 lines: self.timeline.lines(),
             }),
         }
@@ -236,12 +246,14 @@ impl Simulation {
             Event::Start(node) => self.start(node),
             Event::Resume { node, pause } => self.resume(node, pause),
             Event::Link => self.look_at_link(),
+            Event::Look => self.look_at_nodes(),
             Event::Heal(cut) => self.heal(cut),
             Event::Kvdb(event) => self.at_kvdb(event),
             Event::Client(client) => self.client_looks(client),
-            Event::Operator => self.operator_looks(),
+            Event::Wish(index) => self.wish(index),
             Event::DomainUpdates => self.carry_domain_updates_on(),
-            Event::Fault => self.next_fault(),
+            Event::Fault(index) => self.fault(index),
+            Event::LinkFast => self.link.slower_by = 0,
             Event::DiskFast(node) => self.set_slowness(node, 1),
             Event::Settle => self.settle(),
             Event::Settling => self.look_at_settling(),
@@ -249,14 +261,13 @@ impl Simulation {
     }
 
     /// A broken rule was found.
-    fn fail(&mut self, what: String) {
-        let now = self.schedule.now();
-        self.timeline.note(now, || format!("BROKEN: {what}"));
-        self.failure.get_or_insert(what);
+    fn fail(&mut self, rule: &'static str, what: String) {
+        self.note("BROKEN", || format!("{rule}: {what}"));
+        self.failure.get_or_insert((rule, what));
     }
 
-    fn note(&mut self, line: impl FnOnce() -> String) {
+    fn note(&mut self, who: &str, line: impl FnOnce() -> String) {
         let now = self.schedule.now();
-        self.timeline.note(now, line);
+        self.timeline.note(now, who, line);
     }
 }

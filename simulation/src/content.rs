@@ -1,6 +1,7 @@
 //! What a client writes names itself: every sector carries the number of the write that brought it, its volume and its place, and a
 //! pattern made of these. So each read says which write it saw, and anything torn, misplaced or made up is seen at once.
 
+use crate::checkers::Operation;
 use bytes::{BufMut, Bytes, BytesMut};
 use isthmus_engine::VolumeId;
 
@@ -39,13 +40,12 @@ pub fn written(write: u64, volume: VolumeId, first: u64, sectors: u64) -> Bytes 
 /// # Errors
 /// What is wrong with the bytes, when no write and no zeroing made them.
 pub fn read(volume: VolumeId, sector: u64, bytes: &[u8]) -> Result<u64, String> {
-    let words: Vec<u64> = bytes
+    let mut words = bytes
         .chunks_exact(8)
-        .map(|chunk| u64::from_le_bytes(chunk.try_into().expect("chunks of 8 bytes")))
-        .collect();
-    let write = words[0];
+        .map(|chunk| u64::from_le_bytes(chunk.try_into().expect("chunks of 8 bytes")));
+    let write = words.next().unwrap_or(ZEROES);
     if write == ZEROES {
-        return if words.iter().all(|word| *word == 0) {
+        return if words.all(|word| word == 0) {
             Ok(ZEROES)
         } else {
             Err(format!(
@@ -53,14 +53,42 @@ pub fn read(volume: VolumeId, sector: u64, bytes: &[u8]) -> Result<u64, String> 
             ))
         };
     }
-    for (found, index) in words.iter().zip(0..) {
-        if *found != word(write, volume, sector, index) {
+    for (found, index) in words.zip(1..) {
+        if found != word(write, volume, sector, index) {
             return Err(format!(
                 "sector {sector} says it is of write {write}, but word {index} is {found:#x}: torn, misplaced or made up"
             ));
         }
     }
     Ok(write)
+}
+
+/// What a whole read saw, sector by sector.
+///
+/// # Errors
+/// What is wrong with its bytes or their number.
+pub fn read_all(operation: &Operation, parts: &[Bytes]) -> Result<Vec<u64>, String> {
+    let (volume, number) = (operation.volume, operation.number);
+    let bytes: usize = parts.iter().map(Bytes::len).sum();
+    if bytes as u64 != operation.count * SECTOR_BYTES {
+        return Err(format!(
+            "{volume}: read {number} got {bytes} bytes for {} sectors",
+            operation.count
+        ));
+    }
+    let whole;
+    let sectors = if let [only] = parts {
+        only.chunks_exact(SECTOR_BYTES as usize)
+    } else {
+        whole = parts.concat();
+        whole.chunks_exact(SECTOR_BYTES as usize)
+    };
+    sectors
+        .zip(operation.first..)
+        .map(|(bytes, sector)| {
+            read(volume, sector, bytes).map_err(|what| format!("{volume}: read {number}: {what}"))
+        })
+        .collect()
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ pub mod content;
 pub mod group;
 pub mod scenario;
 pub mod schedule;
+pub mod shrink;
 pub mod timeline;
 
 pub use cluster::{Failure, Simulation, Summary};

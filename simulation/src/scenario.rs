@@ -1,173 +1,268 @@
-//! What a seed decides before anything runs: sizes, times, and which faults come how often. Each seed switches some kinds of fault off
-//! and turns others up ("swarm testing": Groce and others, 2012): what always happens hides what happens only in its absence.
+//! A run, written down before it begins: sizes and times, and every fault, every wish of the operator and every operation of a client
+//! with its time. What is left to chance (latencies, delays, what a crash keeps of unsynced data) comes from `seed` while it runs.
+//!
+//! Written down, so that a failure can be made smaller by leaving things out (`shrink`), and kept as a transcript that people can read
+//! (`scenarios/`). Modules: `drawing` (the scenario of a seed), `troubles` (faults and wishes that belong together), `text` (as lines of
+//! text, and back).
 
-use crate::clock::DRIFT_MILLIONTHS_MAX;
-use crate::schedule::{MICROSECOND, MILLISECOND, SECOND};
+mod drawing;
+mod text;
+mod troubles;
+
+use crate::checkers::Kind;
+use crate::schedule::MICROSECOND;
 use isthmus_catalog::{OnPeerLoss, VolumePolicy};
 use isthmus_engine::{DomainId, Settings};
 use isthmus_journal::Shape;
-use isthmus_simulated_disk::Random;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// A kind of fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Fault {
-    /// A node's process is killed; the machine's page cache stays.
-    Kill,
-    /// A node loses power.
-    Crash,
-    /// Both nodes lose power at once.
-    CrashBoth,
-    /// A node's process is stopped for a while (SIGSTOP).
-    Pause,
-    /// The link is cut in both directions.
-    Cut,
-    /// The link is cut in one direction.
-    CutOneWay,
-    /// The link breaks and comes back at once.
-    Flap,
-    /// A site is cut off from the other one and from kvdb.
-    Isolate,
-    /// A node doesn't reach kvdb.
-    KvdbUnreachable,
-    /// Nobody reaches kvdb.
-    KvdbDown,
-    /// A disk is slow.
-    SlowDisk,
-    /// A disk is replaced by an empty one.
-    ReplaceDisk,
+pub use drawing::Style;
+pub use text::TextError;
+
+/// Microseconds of true time since the beginning.
+pub type Micros = u64;
+
+/// A run, written down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scenario {
+    /// Where all that is left to chance comes from.
+    pub seed: u64,
+    /// Sizes and times.
+    pub world: World,
+    /// The volumes.
+    pub volumes: Vec<VolumePlan>,
+    /// The faults, in order of time.
+    pub faults: Vec<PlannedFault>,
+    /// What the operator asks for, in order of time.
+    pub wishes: Vec<PlannedWish>,
+    /// The clients.
+    pub clients: Vec<ClientPlan>,
 }
 
-/// All kinds, with how much more often than others they come when they come at all.
-const FAULTS: [(Fault, u64); 12] = [
-    (Fault::Kill, 4),
-    (Fault::Crash, 6),
-    (Fault::CrashBoth, 3),
-    (Fault::Pause, 4),
-    (Fault::Cut, 5),
-    (Fault::CutOneWay, 3),
-    (Fault::Flap, 5),
-    (Fault::Isolate, 4),
-    (Fault::KvdbUnreachable, 3),
-    (Fault::KvdbDown, 2),
-    (Fault::SlowDisk, 3),
-    (Fault::ReplaceDisk, 1),
-];
+/// Sizes and times.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct World {
+    /// How long a grant holds.
+    pub lease_ms: u64,
+    /// After how long a silent replica is shrunk out.
+    pub replica_timeout_ms: u64,
+    /// Size of a journal segment.
+    pub segment_kib: u64,
+    /// Segments in each journal.
+    pub segments: u32,
+    /// How much faster than true time each clock runs, in millionths: a1, b1, w1.
+    pub drift_millionths: [i64; 3],
+    /// How long the link between the sites takes, without jitter.
+    pub link_delay_us: u64,
+    /// What is added to it at most.
+    pub link_jitter_us: u64,
+    /// After how long without a sign of life a session is given up.
+    pub session_timeout_ms: u64,
+    /// When faults end and everything heals.
+    pub faults_end_us: Micros,
+    /// What kvdb is.
+    #[serde(default)]
+    pub kvdb: KvdbKind,
+}
+
+/// What kvdb is in a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KvdbKind {
+    /// The atomic stand-in: transcripts from before there was another one mean it.
+    #[default]
+    StandIn,
+    /// Three members, as they ship.
+    Replicated,
+}
+
+impl World {
+    /// The protocol's times.
+    #[must_use]
+    pub fn settings(&self) -> Settings {
+        Settings {
+            lease: Duration::from_millis(self.lease_ms),
+            replica_timeout: Duration::from_millis(self.replica_timeout_ms),
+        }
+    }
+
+    /// Each node's journal.
+    #[must_use]
+    pub fn shape(&self) -> Shape {
+        Shape {
+            segment_bytes: self.segment_kib << 10,
+            segments: self.segments,
+        }
+    }
+
+    /// Whether all clocks keep the bound on which promise 3 (no stale read) rests.
+    #[must_use]
+    pub fn clocks_are_good(&self) -> bool {
+        let bound = crate::clock::DRIFT_MILLIONTHS_MAX;
+        self.drift_millionths
+            .iter()
+            .all(|drift| drift.unsigned_abs() <= bound)
+    }
+}
 
 /// A volume to be made.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VolumePlan {
     /// Its size in blocks.
     pub blocks: u64,
+    /// Whether its primary goes on without a lost peer (`degrade`), or waits for it (`suspend`).
+    pub degrade: bool,
+    /// The number of the domain that it prefers, if any.
+    pub preferred: Option<u32>,
+}
+
+impl VolumePlan {
     /// What its operator chose.
-    pub policy: VolumePolicy,
-    /// Its clients.
-    pub clients: u64,
+    #[must_use]
+    pub fn policy(&self) -> VolumePolicy {
+        VolumePolicy {
+            on_peer_loss: if self.degrade {
+                OnPeerLoss::Degrade
+            } else {
+                OnPeerLoss::Suspend
+            },
+            preferred_domain: self.preferred.map(DomainId),
+            ..VolumePolicy::default()
+        }
+    }
 }
 
-/// What a seed decides.
-#[derive(Clone, Debug)]
-pub struct Scenario {
-    /// The protocol's times.
-    pub settings: Settings,
-    /// Each node's journal.
-    pub shape: Shape,
-    /// The volumes.
-    pub volumes: Vec<VolumePlan>,
-    /// How fast each node's clock runs, for a million true nanoseconds.
-    pub clock_rates: [u64; 2],
-    /// How long the link takes, in nanoseconds, without jitter.
-    pub link_delay: u64,
-    /// What is added to it at most.
-    pub link_jitter: u64,
-    /// After how long without a sign of life a session is given up.
-    pub session_timeout: u64,
-    /// How long faults go on.
-    pub faulty_until: u64,
-    /// Kinds of fault that come, with their weights.
-    pub faults: Vec<(Fault, u64)>,
-    /// The mean time between two faults.
-    pub fault_every: u64,
-    /// The mean time between two wishes of the operator; none: there is no operator.
-    pub operator_every: Option<u64>,
-    /// The mean time between two of a client's looks at what to do.
-    pub think: u64,
-    /// Operations that all clients issue together, at most: bounds the work of a seed.
-    pub operations_max: u64,
-    /// The longest write, in sectors.
-    pub write_sectors_max: u64,
-    /// In a hundred: how often an operation is a read.
-    pub reads_percent: u64,
+/// A fault and its time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedFault {
+    /// When it begins.
+    pub at_us: Micros,
+    /// What.
+    #[serde(flatten)]
+    pub fault: Fault,
 }
 
-fn pick(random: &mut Random, from: &[u64]) -> u64 {
-    from[random.below(from.len() as u64) as usize]
+/// A fault. Nodes are named by their index: 0 is a1, 1 is b1, 2 is the witness w1 (which holds no volumes). `for_us` is its length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "fault")]
+#[allow(missing_docs, reason = "the fields say the same everywhere: see above")]
+pub enum Fault {
+    /// A node's process is killed; the machine's page cache stays.
+    Kill { node: usize, for_us: Micros },
+    /// A node loses power.
+    PowerLoss { node: usize, for_us: Micros },
+    /// Both data nodes lose power at once.
+    PowerLossAtBoth { for_us: [Micros; 2] },
+    /// A node's process is stopped for a while (SIGSTOP).
+    Pause { node: usize, for_us: Micros },
+    /// The link between the sites is cut in both directions.
+    Cut { for_us: Micros },
+    /// The link is cut in one direction: what `from` sends is lost.
+    CutOneWay { from: usize, for_us: Micros },
+    /// The link breaks and comes back at once.
+    Flap,
+    /// The link takes longer by so much.
+    SlowLink { by_us: u64, for_us: Micros },
+    /// A site is cut off from the other one and from kvdb.
+    Isolate { node: usize, for_us: Micros },
+    /// A node doesn't reach kvdb.
+    KvdbUnreachable { node: usize, for_us: Micros },
+    /// What the witness sends to a node is lost; with `both`, what the node sends to it, too.
+    CutWitness {
+        node: usize,
+        both: bool,
+        for_us: Micros,
+    },
+    /// So many of a thousand of kvdb's messages are lost.
+    KvdbLoss { per_mille: u64, for_us: Micros },
+    /// Nobody reaches kvdb.
+    KvdbDown { for_us: Micros },
+    /// A disk takes so many times as long.
+    SlowDisk {
+        node: usize,
+        times: u64,
+        for_us: Micros,
+    },
+    /// A disk is replaced by an empty one, where no volume would be lost by it.
+    ReplaceDisk { node: usize, for_us: Micros },
+}
+
+/// What the operator asks for, and when.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedWish {
+    /// When.
+    pub at_us: Micros,
+    /// What.
+    #[serde(flatten)]
+    pub wish: Wish,
+}
+
+/// What an operator asks for: domains by number, 1 is site-a, 2 is site-b, 3 is the witness.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "wish")]
+#[allow(missing_docs, reason = "the one field is the domain's number")]
+pub enum Wish {
+    /// `domain-ctl deactivate clusterdomain`.
+    Deactivate { domain: u32 },
+    /// `domain-ctl deactivate clusterdomain --accept-data-loss`.
+    DeactivateAcceptingLoss { domain: u32 },
+    /// `domain-ctl activate clusterdomain`.
+    Activate { domain: u32 },
+}
+
+/// A client: it opens its volume somewhere, does things, leaves, and comes back elsewhere.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClientPlan {
+    /// The index of its volume.
+    pub volume: usize,
+    /// What it does, visit after visit.
+    pub visits: Vec<Visit>,
+}
+
+/// One time that a client opens its volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Visit {
+    /// How long after the end of the visit before it comes.
+    pub after_us: Micros,
+    /// The node's index. It comes to the other one when it was refused there several times.
+    pub node: usize,
+    /// Operations that it has under way at once, at most.
+    pub depth: usize,
+    /// Whether it leaves without waiting for its answers.
+    pub rude: bool,
+    /// What it does there, in order of beginning.
+    pub operations: Vec<PlannedOperation>,
+}
+
+/// An operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedOperation {
+    /// How long after the one before (or the opening of the volume) it begins, at the earliest.
+    pub after_us: Micros,
+    /// What.
+    pub kind: Kind,
+    /// The first sector.
+    pub first: u64,
+    /// How many.
+    pub count: u64,
 }
 
 impl Scenario {
-    /// The scenario of a seed: `random` is that seed's stream.
+    /// How many things a person would have to read.
     #[must_use]
-    pub fn new(random: &mut Random) -> Scenario {
-        let (lease, timeout) = match random.below(3) {
-            0 => (3_000, 2_000),
-            1 => (1_500, 1_000),
-            _ => (800, 600),
-        };
-        let settings = Settings {
-            lease: Duration::from_millis(lease),
-            replica_timeout: Duration::from_millis(timeout),
-        };
-        let shape = Shape {
-            segment_bytes: pick(random, &[512, 512, 768, 1024]) << 10,
-            segments: pick(random, &[12, 16]) as u32,
-        };
-        let volumes = (0..pick(random, &[1, 1, 2, 3]))
-            .map(|_| VolumePlan {
-                blocks: pick(random, &[64, 128, 300, 512]),
-                policy: VolumePolicy {
-                    on_peer_loss: if random.chance(3, 4) {
-                        OnPeerLoss::Degrade
-                    } else {
-                        OnPeerLoss::Suspend
-                    },
-                    preferred_domain: match random.below(4) {
-                        0 => Some(DomainId(1)),
-                        1 => Some(DomainId(2)),
-                        _ => None,
-                    },
-                    ..VolumePolicy::default()
-                },
-                clients: pick(random, &[1, 2, 2, 3]),
-            })
-            .collect();
-        let rate = |random: &mut Random| {
-            1_000_000 - DRIFT_MILLIONTHS_MAX + random.below(2 * DRIFT_MILLIONTHS_MAX + 1)
-        };
-        let link_delay = pick(random, &[50, 500, 2_000, 10_000]) * MICROSECOND;
-        let mut faults: Vec<(Fault, u64)> = Vec::new();
-        for (fault, weight) in FAULTS {
-            if random.chance(2, 3) {
-                faults.push((fault, weight * pick(random, &[1, 1, 1, 4])));
-            }
-        }
-        Scenario {
-            settings,
-            shape,
-            volumes,
-            clock_rates: [rate(random), rate(random)],
-            link_delay,
-            link_jitter: link_delay / 2 + pick(random, &[10, 200, 5_000]) * MICROSECOND,
-            session_timeout: pick(random, &[300, 800, 2_000]) * MILLISECOND,
-            faulty_until: (10 + random.below(40)) * SECOND,
-            faults,
-            fault_every: pick(random, &[300, 1_000, 3_000]) * MILLISECOND,
-            operator_every: random
-                .chance(2, 3)
-                .then(|| pick(random, &[1_000, 4_000, 10_000]) * MILLISECOND),
-            think: pick(random, &[2, 10, 50]) * MILLISECOND,
-            operations_max: pick(random, &[300, 800, 1_500]),
-            write_sectors_max: pick(random, &[8, 32, 128, 400]),
-            reads_percent: pick(random, &[10, 30, 60]),
-        }
+    pub fn length(&self) -> usize {
+        let visits = self.clients.iter().flat_map(|client| &client.visits);
+        self.faults.len()
+            + self.wishes.len()
+            + visits
+                .map(|visit| 1 + visit.operations.len())
+                .sum::<usize>()
+    }
+
+    /// When faults end, in nanoseconds.
+    #[must_use]
+    pub fn faults_end(&self) -> u64 {
+        self.world.faults_end_us * MICROSECOND
     }
 }

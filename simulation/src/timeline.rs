@@ -3,16 +3,13 @@
 use crate::schedule::MILLISECOND;
 use std::collections::VecDeque;
 
-/// Lines kept when they aren't printed as they come.
-const LINES_MAX: usize = 160;
-
 /// What becomes of the lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recording {
     /// They aren't even made.
     Off,
-    /// The last ones are kept.
-    Last,
+    /// The last ones are kept, so many.
+    Last(usize),
     /// They are printed at once.
     Print,
 }
@@ -49,23 +46,21 @@ impl Timeline {
         self.hash
     }
 
-    /// Notes a line for people, at true time `now`.
-    pub fn note(&mut self, now: u64, line: impl FnOnce() -> String) {
+    /// Notes a line for people, at true time `now`, about what `who` did or met.
+    pub fn note(&mut self, now: u64, who: &str, line: impl FnOnce() -> String) {
         if self.recording == Recording::Off {
             return;
         }
-        let line = format!(
-            "{:>10}.{:03} ms  {}",
-            now / MILLISECOND,
-            now % MILLISECOND / 1000,
-            line()
-        );
-        if self.recording == Recording::Print {
-            println!("{line}");
-        } else {
-            self.lines.push_back(line);
-            if self.lines.len() > LINES_MAX {
-                self.lines.pop_front();
+        let (whole, part) = (now / MILLISECOND, now % MILLISECOND / 1000);
+        let line = format!("{whole:>7}.{part:03} ms  {who:>8}  {}", line());
+        match self.recording {
+            Recording::Off => {}
+            Recording::Print => println!("{line}"),
+            Recording::Last(count) => {
+                self.lines.push_back(line);
+                if self.lines.len() > count {
+                    self.lines.pop_front();
+                }
             }
         }
     }

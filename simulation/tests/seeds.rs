@@ -1,34 +1,39 @@
-//! Seeds: some fresh ones, the ones that failed once, and the same one twice.
+//! Seeds: some fresh ones, transcripts of what failed once, and the same seed twice.
 
 #![allow(clippy::unwrap_used)]
 
+use simulation::scenario::{Scenario, Style};
 use simulation::timeline::Recording;
 use simulation::{Failure, Simulation, Summary};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-const FRESH: std::ops::Range<u64> = 100_000..100_150;
+const FRESH: u64 = 300;
 const THREADS: usize = 2;
 
-fn run(seed: u64) -> Summary {
-    match Simulation::new(seed, Recording::Last).run() {
+fn run(name: &str, scenario: &Scenario) -> Summary {
+    match Simulation::new(scenario.clone(), Recording::Last(160)).run() {
         Ok(summary) => summary,
-        Err(Failure { seed, what, lines }) => panic!(
-            "{}\nseed {seed} broke a rule: {what}\nshow it: cargo run --release -p simulation -- run --seed {seed} --trace",
-            lines.join("\n")
-        ),
+        Err(Failure {
+            rule, what, lines, ..
+        }) => panic!("{}\n{name} broke a rule: {rule}: {what}", lines.join("\n")),
     }
 }
 
-fn run_all(seeds: &[u64]) -> Summary {
+fn run_all(scenarios: &[(String, Scenario)]) -> Summary {
     let next = AtomicUsize::new(0);
-    let totals = std::sync::Mutex::new(Summary::default());
+    let totals = Mutex::new(Summary::default());
     std::thread::scope(|scope| {
         for _ in 0..THREADS {
             scope.spawn(|| {
-                while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let summary = run(*seed);
+                while let Some((name, scenario)) =
+                    scenarios.get(next.fetch_add(1, Ordering::Relaxed))
+                {
+                    let summary = run(name, scenario);
                     totals.lock().unwrap().add(&summary);
                 }
             });
@@ -39,41 +44,66 @@ fn run_all(seeds: &[u64]) -> Summary {
 
 #[test]
 fn fresh_seeds_break_no_rule() {
-    println!("seeds {FRESH:?}");
-    let totals = run_all(&FRESH.collect::<Vec<u64>>());
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let first = now.as_secs() % 1_000_000_000 * 1000;
+    println!("{FRESH} seeds from {first}");
+    let scenarios: Vec<(String, Scenario)> = (first..first + FRESH)
+        .map(|seed| {
+            let name = format!("seed {seed}");
+            (name, Scenario::drawn(seed, Style::Swarm))
+        })
+        .collect();
+    let totals = run_all(&scenarios);
     println!("{totals:?}");
     // A run in which nothing happens proves nothing.
-    assert!(totals.answered > 8_000 && totals.faults > 500, "{totals:?}");
-    assert!(totals.opened > 200 && totals.shrunk > 10, "{totals:?}");
-    assert!(totals.grown > 30 && totals.deactivated > 10, "{totals:?}");
+    assert!(
+        totals.answered > 60_000 && totals.faults > 5_000,
+        "{totals:?}"
+    );
+    assert!(totals.opened > 1_000 && totals.shrunk > 40, "{totals:?}");
+    assert!(totals.grown > 200 && totals.deactivated > 60, "{totals:?}");
 }
 
-#[test]
-fn seeds_that_failed_once_break_no_rule() {
+fn transcripts() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
-    let mut seeds = Vec::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_some_and(|extension| extension == "txt") {
-            let text = fs::read_to_string(&path).unwrap();
-            let first = text.lines().next().unwrap_or_default();
-            let seed = first
-                .strip_prefix("seed = ")
-                .and_then(|seed| seed.parse().ok());
-            seeds.push(seed.unwrap_or_else(|| panic!("{} begins with `seed = N`", path.display())));
-        }
-    }
-    assert!(!seeds.is_empty(), "there are seeds that failed once");
-    seeds.sort_unstable();
-    println!("seeds {seeds:?}");
-    run_all(&seeds);
+    let mut files: Vec<PathBuf> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "txt"))
+        .collect();
+    files.sort();
+    files
 }
 
 #[test]
-fn the_same_seed_gives_the_same_run() {
-    for seed in [7, 8, 9] {
-        let (first, second) = (run(seed), run(seed));
-        assert_eq!(first, second, "seed {seed}");
-        assert!(first.events > 1_000, "{first:?}");
+fn what_failed_once_breaks_no_rule() {
+    let scenarios: Vec<(String, Scenario)> = transcripts()
+        .iter()
+        .map(|path| {
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            let scenario = Scenario::parse(&fs::read_to_string(path).unwrap());
+            let scenario = scenario.unwrap_or_else(|error| panic!("{name}: {error}"));
+            (name, scenario)
+        })
+        .collect();
+    assert!(!scenarios.is_empty(), "there are transcripts");
+    run_all(&scenarios);
+}
+
+/// In two processes: what differs between processes (addresses, hash seeds, threads) must not matter.
+#[test]
+fn the_same_seed_gives_the_same_run_to_the_last_byte() {
+    let hash = |seed: &str| {
+        let output = Command::new(env!("CARGO_BIN_EXE_simulation"))
+            .args(["run", "--trace", "--seed", seed])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        output.stdout
+    };
+    for seed in ["7", "8", "9"] {
+        let (first, second) = (hash(seed), hash(seed));
+        assert!(first.len() > 100_000, "{} bytes", first.len());
+        assert!(first == second, "seed {seed} differs between two processes");
     }
 }

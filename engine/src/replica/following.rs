@@ -8,6 +8,7 @@ use crate::ids::{Epoch, NodeId, Seq};
 use crate::log::{Entry, Token};
 use crate::message::Message;
 use crate::time::Time;
+use isthmus_mutation::Mutation;
 
 impl Replica {
     /// A primary speaks for the first time on this session, or again under a newer epoch.
@@ -31,7 +32,8 @@ impl Replica {
             end: self.log.end(),
             committed: self.log.committed(),
         };
-        self.send(from, report, Some(self.adopted), effects);
+        let after = (!Mutation::SpeakBeforeEpochIsDurable.is_on()).then_some(self.adopted);
+        self.send(from, report, after, effects);
     }
 
     /// The primary tells where the logs meet (I5).
@@ -56,7 +58,7 @@ impl Replica {
             return;
         }
         let mut after = self.adopted;
-        if to < self.log.end() {
+        if to < self.log.end() && !Mutation::KeepWhatWasRewound.is_on() {
             after = self.persist(Change::Rewind { to }, effects);
             self.log.cut(to);
             effects.push(Effect::Cut { to });
@@ -95,7 +97,11 @@ impl Replica {
             end: start,
             common,
             committed: self.log.committed(),
-            doubtful: self.log.tail().map(|entry| entry.range).collect(),
+            doubtful: if Mutation::ForgetDivergence.is_on() {
+                Vec::new()
+            } else {
+                self.log.tail().map(|entry| entry.range).collect()
+            },
             dirty,
         };
         let token = self.persist(change, effects);
@@ -121,6 +127,12 @@ impl Replica {
         committed: Seq,
         effects: &mut Effects,
     ) {
+        if Mutation::AcceptOldEpoch.is_on() && epoch < self.configuration.epoch {
+            // Says that it has it, as if it were still in that epoch.
+            let durable = entry.position.seq;
+            self.send(from, Message::Acked { epoch, durable }, None, effects);
+            return;
+        }
         if epoch < self.configuration.epoch {
             self.send(
                 from,

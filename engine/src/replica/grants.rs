@@ -8,6 +8,7 @@ use crate::effect::{Effect, Effects};
 use crate::ids::{Epoch, NodeId, Seq};
 use crate::message::Message;
 use crate::time::Time;
+use isthmus_mutation::Mutation;
 
 impl Replica {
     /// The primary asks for a grant.
@@ -20,7 +21,9 @@ impl Replica {
         committed: Seq,
         effects: &mut Effects,
     ) {
-        if epoch < self.configuration.epoch {
+        if epoch < self.configuration.epoch && Mutation::AcceptOldEpoch.is_on() {
+            self.send(from, Message::Grant { epoch, asked }, None, effects);
+        } else if epoch < self.configuration.epoch {
             self.send(
                 from,
                 Message::Stale {
@@ -46,7 +49,8 @@ impl Replica {
                     .configuration
                     .primary
                     .is_none_or(|primary| primary.node != from)
-        }) {
+        }) && !Mutation::PromiseDespiteNewEpoch.is_on()
+        {
             return;
         }
         let until = now + self.settings.lease_of_giver();
@@ -108,7 +112,12 @@ impl Replica {
         let Some(member) = primary.members.get_mut(&from) else {
             return;
         };
-        member.grant_until = member.grant_until.max(asked + lease);
+        let counted_from = if Mutation::CountGrantFromItsAnswer.is_on() {
+            now
+        } else {
+            asked
+        };
+        member.grant_until = member.grant_until.max(counted_from + lease);
         member.heard = now;
         self.step(now, effects);
     }
@@ -144,12 +153,14 @@ impl Replica {
     pub(super) fn may_serve(&self, now: Time, primary: &Primary) -> bool {
         primary.phase == Phase::Serving
             && self.persisted >= self.adopted
-            && (!self.needs_kvdb() || primary.kvdb_until > now)
+            && (!self.needs_kvdb()
+                || primary.kvdb_until > now
+                || Mutation::ServePastKvdbGrant.is_on())
             && primary
                 .members
                 .values()
-                .filter(|member| member.counts())
-                .all(|member| member.grant_until > now)
+                .filter(|member| self.waits_for(member))
+                .all(|member| member.grant_until > now || Mutation::ServePastGrants.is_on())
     }
 
     /// Asks members, and kvdb where needed, for the next grants.

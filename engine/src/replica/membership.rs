@@ -6,6 +6,7 @@ use crate::effect::{Effects, ProposalKind};
 use crate::ids::{Epoch, NodeId, ReplicaId};
 use crate::message::Message;
 use crate::time::Time;
+use isthmus_mutation::Mutation;
 use std::collections::BTreeSet;
 
 impl Replica {
@@ -186,6 +187,13 @@ impl Replica {
             })
             .copied()
             .collect();
+        if Mutation::ShrinkWithoutCommit.is_on()
+            && let Some(primary) = self.primary_mut()
+        {
+            primary
+                .members
+                .retain(|_, member| !leaving.contains(&member.replica));
+        }
         if !leaving.is_empty() {
             self.propose(now, ProposalKind::Shrink, leaving, effects);
         }
@@ -268,7 +276,9 @@ impl Replica {
         let ready = primary.members.values().find(|member| {
             // Asked for already and no newer epoch seen: the question may have been lost. Asking again is harmless, since
             // kvdb compares the epoch.
-            member.joiner.is_some_and(|joiner| joiner.copied)
+            member
+                .joiner
+                .is_some_and(|joiner| joiner.copied || Mutation::GrowBeforeCopied.is_on())
                 && member.stage == Stage::Aligned
                 && member.durable >= committed
                 && member.grant_until > now

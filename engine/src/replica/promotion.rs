@@ -10,6 +10,7 @@ use crate::history::History;
 use crate::ids::{Epoch, NodeId, ReplicaId, Seq};
 use crate::message::Message;
 use crate::time::Time;
+use isthmus_mutation::Mutation;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 impl Member {
@@ -29,6 +30,9 @@ impl Member {
     /// Whether writes and grants wait for it: members of the set always, joiners from when records go to them, and from when
     /// kvdb was asked to add them also while they are away, until a newer epoch says what came of it (I6).
     pub(super) fn counts(&self) -> bool {
+        if Mutation::JoinerDoesNotCount.is_on() {
+            return self.joiner.is_none();
+        }
         self.is_member_perhaps() || self.stage == Stage::Aligned
     }
 
@@ -225,7 +229,8 @@ impl Replica {
         let level = primary
             .members
             .values()
-            .all(|member| member.stage == Stage::Aligned && member.durable >= self.log.end());
+            .all(|member| member.stage == Stage::Aligned && member.durable >= self.log.end())
+            || Mutation::OpenWithoutReconciling.is_on();
         if level
             && now >= primary.wait_until
             && self.persisted >= self.adopted

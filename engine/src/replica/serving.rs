@@ -4,13 +4,14 @@
 //! answered only while the right to serve holds, checked again after the fetch; it sees committed entries only, because only those
 //! reach the extents. What waits, waits in here, and is failed when the replica steps down.
 
-use super::{Phase, Primary, ReadState, Replica, Role, Stage};
+use super::{Member, Phase, Primary, ReadState, Replica, Role, Stage};
 use crate::blocks::BlockRange;
 use crate::effect::{ClientOp, Effect, Effects, NotServed, ProposalKind};
 use crate::ids::{NodeId, Position, Seq};
 use crate::log::{Entry, RecordKind};
 use crate::message::Message;
 use crate::time::Time;
+use isthmus_mutation::Mutation;
 use std::collections::BTreeSet;
 
 impl Replica {
@@ -128,7 +129,7 @@ impl Replica {
         let Role::Primary(primary) = &self.role else {
             return;
         };
-        let may_read = self.may_serve(now, primary);
+        let may_read = self.may_serve(now, primary) || Mutation::DeliverWithoutRight.is_on();
         let Some(primary) = self.primary_mut() else {
             return;
         };
@@ -180,10 +181,13 @@ impl Replica {
             let held = primary
                 .members
                 .values()
-                .filter(|member| member.counts())
+                .filter(|member| self.waits_for(member))
                 .map(|member| member.durable)
                 .min();
-            let committed = self.log.durable().min(held.unwrap_or(Seq(u64::MAX)));
+            let mut committed = self.log.durable().min(held.unwrap_or(Seq(u64::MAX)));
+            if Mutation::AcknowledgeBeforePeers.is_on() {
+                committed = self.log.durable();
+            }
             self.commit(committed, effects);
         }
         self.answer_reads(now, effects);
@@ -200,11 +204,26 @@ impl Replica {
         }
     }
 
+    /// Whether acknowledgements and the right to serve wait for this member.
+    pub(super) fn waits_for(&self, member: &Member) -> bool {
+        let is_asked_out = matches!(self.asked, Some((ProposalKind::Shrink, _)));
+        if Mutation::AcknowledgeDuringShrink.is_on() && is_asked_out && member.lost.is_some() {
+            return false;
+        }
+        member.counts()
+    }
+
     fn commit(&mut self, committed: Seq, effects: &mut Effects) {
+        let acknowledged = committed;
+        let committed = if Mutation::ReadUncommitted.is_on() {
+            self.log.durable()
+        } else {
+            committed
+        };
         if committed > self.log.committed() && self.log.commit(committed) > 0 {
             effects.push(Effect::Apply { through: committed });
         }
-        let committed = self.log.committed();
+        let committed = self.log.committed().min(acknowledged);
         let Some(primary) = self.primary_mut() else {
             return;
         };

@@ -156,6 +156,18 @@ impl<R> Mirror<R> {
         &self.store
     }
 
+    /// Its size in blocks.
+    #[must_use]
+    pub fn blocks(&self) -> u64 {
+        self.blocks
+    }
+
+    /// Bytes of records that are not known to be committed.
+    #[must_use]
+    pub fn in_doubt_bytes(&self) -> u64 {
+        self.window_bytes
+    }
+
     /// When to call [`Mirror::on_tick`] next, if time matters.
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {

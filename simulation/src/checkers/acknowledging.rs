@@ -4,8 +4,9 @@
 //! miss what the newer primary acknowledged; were a change ordered under the older, it could be lost (promises 1 to 3; I1, I4).
 //! Two primaries under one epoch would order two writes at one place.
 //!
-//! One thing looks like going back and is not: a change that was asked for before, that every member held under the old epoch, and
-//! whose answer the old primary gives late (it was stopped in between). The new primary's log holds it, so it is as good as done.
+//! Where clocks run outside of their bound, one thing looks like going back and is not: a change that was asked for before, that every
+//! member held under the old epoch, and whose answer the old primary gives late (it was stopped in between, and its grants seem to
+//! hold). The new primary's log holds it, so it is as good as done (`late_is_fine`).
 
 use super::{Kind, Operation, Stamp};
 use isthmus_engine::{Epoch, NodeId, VolumeId};
@@ -29,6 +30,7 @@ impl Acknowledging {
         operation: &Operation,
         node: NodeId,
         epoch: Epoch,
+        late_is_fine: bool,
     ) -> Result<(), String> {
         let volume = operation.volume;
         match self.last.get(&volume) {
@@ -39,7 +41,7 @@ impl Acknowledging {
             }
             Some((last, who)) if epoch < *last => {
                 let since = self.first.get(&volume).copied().unwrap_or_default();
-                if operation.kind == Kind::Read || operation.begun > since {
+                if operation.kind == Kind::Read || operation.begun > since || !late_is_fine {
                     return Err(format!(
                         "{node} answers {:?} {} of {volume} under epoch {epoch}, after {who} has under epoch {last}",
                         operation.kind, operation.number

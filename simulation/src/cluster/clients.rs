@@ -1,15 +1,19 @@
-//! Clients: each one opens its volume at some node, reads and changes it with several operations at once, leaves, comes back elsewhere.
+//! Clients: each one opens its volume at some node, reads and changes it with several operations at once, leaves, comes back elsewhere,
+//! as its plan says. One that loses its connection comes back for the rest of its visit.
 //! What a client is not told, it does not know: an operation that failed or was never answered may have happened or not.
 
 use super::node::Input;
 use super::{Event, Simulation};
 use crate::checkers::{Kind, Operation};
 use crate::content::{self, SECTOR_BYTES};
-use crate::scenario::Scenario;
-use crate::schedule::{MILLISECOND, SECOND};
+use crate::scenario::{PlannedOperation, Scenario};
+use crate::schedule::{MICROSECOND, MILLISECOND, SECOND};
 use isthmus_engine::VolumeId;
-use isthmus_host::{ClientRequest, Outcome};
+use isthmus_host::{ClientError, ClientRequest, Outcome};
 use std::collections::{BTreeMap, BTreeSet};
+
+/// After so many refusals at a node, a client tries the other one.
+const REFUSALS: u64 = 2;
 
 /// Where a client is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,23 +22,24 @@ enum Place {
     /// Asked to come in, with this number.
     Attaching(u64),
     Attached,
-    /// The connection is being closed.
-    Leaving,
 }
 
 #[derive(Debug)]
 struct Client {
     volume: VolumeId,
-    sectors: u64,
-    node: usize,
-    life: u64,
     place: Place,
+    node: usize,
+    /// The node's process that it is connected to.
+    life: u64,
+    /// The index of its visit, and of the next operation in it.
+    visit: usize,
+    next: usize,
+    /// When that operation may begin.
+    next_at: u64,
+    refusals: u64,
     outstanding: BTreeSet<u64>,
-    depth: u64,
-    /// Operations until it leaves.
-    stays: u64,
-    /// Visits of all kinds: an event of an earlier one is void.
-    looks: bool,
+    /// The next time that it looks at what to do; an earlier plan is void.
+    looks_at: u64,
 }
 
 /// All clients.
@@ -44,34 +49,33 @@ pub(super) struct Clients {
     /// Who waits for an answer, by the request's number.
     waiting: BTreeMap<u64, usize>,
     numbers: u64,
-    issued: u64,
     /// They finish what they do and leave.
     pub go_home: bool,
 }
 
 impl Clients {
     pub fn new(scenario: &Scenario, volumes: &[(VolumeId, u64)]) -> Clients {
-        let mut clients = Vec::new();
-        for (plan, (volume, bytes)) in scenario.volumes.iter().zip(volumes) {
-            for _ in 0..plan.clients {
-                clients.push(Client {
-                    volume: *volume,
-                    sectors: bytes / SECTOR_BYTES,
-                    node: 0,
-                    life: 0,
-                    place: Place::Away,
-                    outstanding: BTreeSet::new(),
-                    depth: 1,
-                    stays: 0,
-                    looks: false,
-                });
-            }
-        }
+        let client = |volume: VolumeId| Client {
+            volume,
+            place: Place::Away,
+            node: 0,
+            life: 0,
+            visit: 0,
+            next: 0,
+            next_at: 0,
+            refusals: 0,
+            outstanding: BTreeSet::new(),
+            looks_at: u64::MAX,
+        };
+        let clients = scenario
+            .clients
+            .iter()
+            .map(|plan| client(volumes[plan.volume].0))
+            .collect();
         Clients {
             clients,
             waiting: BTreeMap::new(),
             numbers: 0,
-            issued: 0,
             go_home: false,
         }
     }
@@ -92,41 +96,85 @@ impl Clients {
 impl Simulation {
     pub(super) fn begin_clients(&mut self) {
         for index in 0..self.clients.clients.len() {
-            self.look_later(index, 200 * MILLISECOND);
+            let after = self.visit_of(index).map_or(0, |visit| visit.after_us);
+            self.look_after(index, after * MICROSECOND + 1);
         }
     }
 
-    fn look_later(&mut self, index: usize, within: u64) {
-        if !std::mem::replace(&mut self.clients.clients[index].looks, true) {
-            self.schedule
-                .after(self.random.below(within) + 1, Event::Client(index));
+    fn visit_of(&self, index: usize) -> Option<&crate::scenario::Visit> {
+        let client = &self.clients.clients[index];
+        self.scenario.clients[index].visits.get(client.visit)
+    }
+
+    fn look_after(&mut self, index: usize, delay: u64) {
+        let at = self.schedule.now() + delay;
+        let client = &mut self.clients.clients[index];
+        if client.looks_at > at {
+            client.looks_at = at;
+            self.schedule.at(at, Event::Client(index));
         }
     }
 
     pub(super) fn client_looks(&mut self, index: usize) {
-        let think = self.scenario.think;
-        self.clients.clients[index].looks = false;
-        match self.clients.clients[index].place {
+        let now = self.schedule.now();
+        let client = &mut self.clients.clients[index];
+        if client.looks_at != now {
+            return;
+        }
+        client.looks_at = u64::MAX;
+        match client.place {
             Place::Away => self.come(index),
-            Place::Attaching(_) | Place::Leaving => {}
-            Place::Attached => {
-                let client = &self.clients.clients[index];
-                let finished = client.stays == 0 || self.clients.go_home;
-                // Mostly it waits for its answers first; sometimes the connection just breaks.
-                if finished && (client.outstanding.is_empty() || self.random.chance(1, 50)) {
+            Place::Attaching(_) => {}
+            Place::Attached => self.go_on(index),
+        }
+    }
+
+    /// Begins what is due of the visit, or ends it.
+    fn go_on(&mut self, index: usize) {
+        let now = self.schedule.now();
+        loop {
+            let Some(visit) = self.visit_of(index) else {
+                return;
+            };
+            let client = &self.clients.clients[index];
+            let (under_way, depth) = (client.outstanding.len(), visit.depth);
+            let all_begun = client.next >= visit.operations.len();
+            if all_begun || self.clients.go_home {
+                if under_way == 0 || (all_begun && visit.rude) {
                     self.leave(index);
-                    return;
-                }
-                if !finished {
-                    let more = client.depth.saturating_sub(client.outstanding.len() as u64);
-                    for _ in 0..more {
-                        if self.random.chance(2, 3) {
-                            self.issue(index);
-                        }
+                    if all_begun {
+                        self.end_visit(index);
                     }
                 }
-                self.look_later(index, 2 * think);
+                return;
             }
+            if under_way >= depth {
+                return;
+            }
+            if client.next_at > now {
+                let delay = client.next_at - now;
+                self.look_after(index, delay);
+                return;
+            }
+            let operation = visit.operations[client.next];
+            let following = visit.operations.get(client.next + 1);
+            let pause = following.map_or(0, |operation| operation.after_us) * MICROSECOND;
+            let client = &mut self.clients.clients[index];
+            client.next += 1;
+            client.next_at = now + pause;
+            self.issue(index, operation);
+        }
+    }
+
+    fn end_visit(&mut self, index: usize) {
+        let client = &mut self.clients.clients[index];
+        client.visit += 1;
+        client.next = 0;
+        client.refusals = 0;
+        let after = self.visit_of(index).map(|visit| visit.after_us);
+        if let Some(after) = after {
+            self.clients.clients[index].looks_at = u64::MAX;
+            self.look_after(index, after * MICROSECOND + 1);
         }
     }
 
@@ -134,30 +182,38 @@ impl Simulation {
         if self.clients.go_home {
             return;
         }
-        let elsewhere = self.random.chance(1, 3);
-        let (depth, stays) = (1 + self.random.below(8), 1 + self.random.below(120));
-        let number = self.clients.number();
-        let client = &mut self.clients.clients[index];
-        if elsewhere {
-            client.node = 1 - client.node;
-        }
-        let node = client.node;
-        client.life = self.nodes[node].life;
+        let Some(visit) = self.visit_of(index) else {
+            return;
+        };
+        let planned = visit.node;
+        let first = visit.operations.get(self.clients.clients[index].next);
+        let pause = first.map_or(0, |operation| operation.after_us) * MICROSECOND;
+        let now = self.schedule.now();
+        let elsewhere = self.clients.clients[index].refusals / REFUSALS % 2 == 1;
+        let node = if elsewhere { 1 - planned } else { planned };
         if self.nodes[node].host.is_none() {
-            self.look_later(index, 2 * SECOND);
+            self.clients.clients[index].refusals += 1;
+            self.come_back_later(index);
             return;
         }
+        let number = self.clients.number();
+        let client = &mut self.clients.clients[index];
+        client.node = node;
+        client.life = self.nodes[node].life;
+        client.next_at = now + pause;
         client.place = Place::Attaching(number);
-        client.depth = depth;
-        client.stays = stays;
         let volume = client.volume;
         self.clients.waiting.insert(number, index);
         self.send_to(node, 0, Input::Attach { volume, number });
     }
 
+    fn come_back_later(&mut self, index: usize) {
+        let delay = self.random.below(SECOND) + MILLISECOND;
+        self.look_after(index, delay);
+    }
+
     fn leave(&mut self, index: usize) {
         let client = &mut self.clients.clients[index];
-        client.place = Place::Leaving;
         let (node, life, volume) = (client.node, client.life, client.volume);
         let delay = self.random.below(20 * MILLISECOND);
         let input = Input::Detach(volume);
@@ -171,48 +227,19 @@ impl Simulation {
         let client = &mut self.clients.clients[index];
         client.place = Place::Away;
         client.outstanding.clear();
-        self.look_later(index, SECOND);
+        self.come_back_later(index);
     }
 
-    fn issue(&mut self, index: usize) {
-        if self.clients.issued >= self.scenario.operations_max {
-            return;
-        }
-        self.clients.issued += 1;
+    fn issue(&mut self, index: usize, operation: PlannedOperation) {
         let number = self.clients.number();
         let client = &mut self.clients.clients[index];
-        client.stays = client.stays.saturating_sub(1);
         client.outstanding.insert(number);
-        let (node, life, volume, sectors) =
-            (client.node, client.life, client.volume, client.sectors);
+        let (node, life, volume) = (client.node, client.life, client.volume);
         self.clients.waiting.insert(number, index);
-        let (kind, first, count) = self.choose(sectors);
+        let PlannedOperation {
+            kind, first, count, ..
+        } = operation;
         self.submit(node, life, volume, (number, kind, first, count));
-    }
-
-    fn choose(&mut self, sectors: u64) -> (Kind, u64, u64) {
-        let kind = if self.random.chance(self.scenario.reads_percent, 100) {
-            Kind::Read
-        } else {
-            match self.random.below(20) {
-                0 => Kind::Zero,
-                1 => Kind::Trim,
-                2 => Kind::Flush,
-                _ => Kind::Write,
-            }
-        };
-        let mut count = 1 + self
-            .random
-            .below(self.scenario.write_sectors_max.min(sectors));
-        let mut first = self.random.below(sectors);
-        if self.random.chance(1, 2) {
-            // Whole blocks.
-            first -= first % 8;
-            count = count.next_multiple_of(8);
-        } else if self.random.chance(1, 2) {
-            count = count.min(1 + self.random.below(8));
-        }
-        (kind, first, count.min(sectors - first))
     }
 
     /// Asks a node for something on behalf of a client, and lets the checkers know.
@@ -235,9 +262,10 @@ impl Simulation {
             Kind::Trim => ClientRequest::Trim { offset, length },
             Kind::Flush => ClientRequest::Flush,
         };
-        self.note(|| {
+        self.summary.operations += 1;
+        self.note("client", || {
             format!(
-                "client: {kind:?} {number} of {volume}, sectors {first}..{} at n{}",
+                "{kind:?} {number} of {volume}, sectors {first}..{} at n{}",
                 first + count,
                 node + 1
             )
@@ -263,22 +291,27 @@ impl Simulation {
             match outcome {
                 Outcome::Attached => {
                     client.place = Place::Attached;
-                    self.note(|| format!("client {index}: attached to {volume} at n{}", node + 1));
-                    self.look_later(index, MILLISECOND);
+                    self.note("client", || {
+                        format!("{index} has opened {volume} at n{}", node + 1)
+                    });
+                    self.look_after(index, MICROSECOND);
                 }
                 Outcome::Failed(why) => {
                     client.place = Place::Away;
-                    self.note(|| format!("client {index}: refused at n{}: {why}", node + 1));
-                    self.look_later(index, SECOND);
+                    client.refusals += 1;
+                    self.note("client", || {
+                        format!("{index} is refused at n{}: {why}", node + 1)
+                    });
+                    self.come_back_later(index);
                 }
-                other => self.fail(format!("an attach was answered with {other:?}")),
+                other => self.fail("answers", format!("an attach was answered with {other:?}")),
             }
             return;
         }
         client.outstanding.remove(&number);
         self.operation_ends(node, volume, number, outcome);
         if self.clients.clients[index].place == Place::Attached {
-            self.look_later(index, self.scenario.think);
+            self.look_after(index, MICROSECOND);
         }
     }
 
@@ -291,30 +324,41 @@ impl Simulation {
         outcome: Outcome,
     ) {
         let id = self.nodes[node].id;
-        let epoch = self.nodes[node]
+        let engine = self.nodes[node]
             .host
             .as_ref()
             .and_then(|host| host.mirrors().get(&volume))
-            .map(|mirror| mirror.engine().configuration().epoch)
-            .unwrap_or_default();
-        self.note(|| match &outcome {
-            Outcome::Failed(why) => format!("client: {number} of {volume} failed at {id}: {why}"),
-            _ => format!("client: {number} of {volume} done at {id} under epoch {epoch}"),
+            .map(|mirror| mirror.engine());
+        let epoch = engine.map(|engine| engine.configuration().epoch);
+        let epoch = epoch.unwrap_or_default();
+        let committed = engine.map(|engine| engine.log().committed());
+        let committed = committed.unwrap_or_default();
+        self.note("client", || match &outcome {
+            Outcome::Failed(why) => format!("{number} of {volume} failed at {id}: {why}"),
+            _ => format!("{number} of {volume} done at {id} under epoch {epoch}"),
         });
+        let answered_well = !matches!(outcome, Outcome::Failed(_));
         let checked = match outcome {
             Outcome::Done => self.checkers.done(id, epoch, number, &[]),
-            Outcome::Data(parts) => self.checkers.done(id, epoch, number, &parts.concat()),
-            Outcome::Failed(isthmus_host::ClientError::Unreadable(why)) => {
-                Err(format!("{id} {volume}: {why}"))
+            Outcome::Data(parts) => self.checkers.done(id, epoch, number, &parts),
+            Outcome::Failed(ClientError::Unreadable(why)) => {
+                Err(("unreadable", format!("{id} {volume}: {why}")))
             }
             Outcome::Failed(_) => {
                 self.checkers.failed(number);
                 Ok(())
             }
-            other => Err(format!("operation {number} was answered with {other:?}")),
+            other => Err((
+                "answers",
+                format!("operation {number} was answered with {other:?}"),
+            )),
         };
-        if let Err(what) = checked {
-            self.fail(what);
+        let checked = checked.and_then(|()| match answered_well {
+            true => self.checkers.answers(id, volume, committed),
+            false => Ok(()),
+        });
+        if let Err((rule, what)) = checked {
+            self.fail(rule, what);
         }
     }
 

@@ -1,100 +1,124 @@
-//! Faults: what the scenario lets come, when, where and for how long.
+//! Faults: what the scenario planned strikes at its time, where it still makes sense.
 
 use super::kvdb::Event as KvdbEvent;
 use super::link::Cut;
 use super::{Event, Simulation};
-use crate::scenario::Fault;
-use crate::schedule::{MILLISECOND, SECOND};
+use crate::scenario::{Fault, Micros};
+use crate::schedule::MICROSECOND;
+
+/// Data nodes; a fault may name the witness, too.
+const DATA_NODES: usize = 2;
 
 impl Simulation {
-    pub(super) fn next_fault(&mut self) {
+    pub(super) fn plan_faults(&mut self) {
+        for (index, planned) in self.scenario.faults.iter().enumerate() {
+            self.schedule
+                .at(planned.at_us * MICROSECOND, Event::Fault(index));
+        }
+    }
+
+    pub(super) fn fault(&mut self, index: usize) {
         if self.settling.is_some() {
             return;
         }
-        let every = self.scenario.fault_every;
-        // Troubles come in company: half of the faults follow the one before closely.
-        let pause = if self.random.chance(1, 2) {
-            every / 20 + 1
-        } else {
-            4 * every
+        let Some(planned) = self.scenario.faults.get(index) else {
+            return;
         };
-        self.schedule
-            .after(self.random.below(pause) + 1, Event::Fault);
-        let total: u64 = self.scenario.faults.iter().map(|(_, weight)| weight).sum();
-        let mut at = self.random.below(total);
-        for (fault, weight) in self.scenario.faults.clone() {
-            if at < weight {
-                self.summary.faults += 1;
-                self.strike(fault);
-                return;
-            }
-            at -= weight;
-        }
+        let fault = planned.fault;
+        self.summary.faults += 1;
+        self.note("FAULT", || describe(fault));
+        self.strike(fault);
     }
 
     fn strike(&mut self, fault: Fault) {
-        let node = self.random.below(2) as usize;
-        let id = self.nodes[node].id;
-        let long = self.random.chance(1, 3);
-        let duration = self.random.below(if long { 12 * SECOND } else { SECOND }) + MILLISECOND;
-        self.note(|| format!("FAULT {fault:?} at {id} for {} ms", duration / MILLISECOND));
         match fault {
-            Fault::Kill => self.die(node, false, duration),
-            Fault::Crash => self.die(node, true, duration),
-            Fault::CrashBoth => {
-                let other = self.random.below(12 * SECOND);
-                self.die(node, true, duration);
-                self.die(1 - node, true, other);
-            }
-            Fault::Pause => {
-                if self.nodes[node].answers() {
-                    let pause = self.pause(node);
-                    self.schedule.after(duration, Event::Resume { node, pause });
+            Fault::Kill { node, for_us } => self.die(node, false, for_us),
+            Fault::PowerLoss { node, for_us } => self.die(node, true, for_us),
+            Fault::PowerLossAtBoth { for_us } => {
+                for (node, for_us) in for_us.into_iter().enumerate() {
+                    self.die(node, true, for_us);
                 }
             }
-            Fault::Cut => self.cut(Cut([true, true]), duration),
-            Fault::CutOneWay => self.cut(Cut([node == 0, node == 1]), duration),
+            Fault::Pause { node, for_us } => {
+                if node >= DATA_NODES {
+                    self.pause_witness(for_us * MICROSECOND);
+                } else if self.nodes[node].answers() {
+                    let pause = self.pause(node);
+                    self.after(for_us, Event::Resume { node, pause });
+                }
+            }
+            Fault::Cut { for_us } => self.cut(Cut([true, true]), for_us * MICROSECOND),
+            Fault::CutOneWay { from, for_us } => {
+                self.cut(Cut([from == 0, from == 1]), for_us * MICROSECOND);
+            }
             Fault::Flap => self.doom(),
-            Fault::Isolate => {
-                self.cut(Cut([true, true]), duration);
-                self.lose_kvdb(node, duration);
+            Fault::SlowLink { by_us, for_us } => {
+                self.link.slower_by = by_us * MICROSECOND;
+                self.after(for_us, Event::LinkFast);
             }
-            Fault::KvdbUnreachable => self.lose_kvdb(node, duration),
-            Fault::KvdbDown => {
+            Fault::Isolate { node, for_us } => {
+                self.cut(Cut([true, true]), for_us * MICROSECOND);
+                self.lose_kvdb(node, for_us);
+            }
+            Fault::KvdbUnreachable { node, for_us } => self.lose_kvdb(node, for_us),
+            Fault::CutWitness { node, both, for_us } => {
+                self.cut_witness(node, both, for_us * MICROSECOND);
+            }
+            Fault::KvdbLoss { per_mille, for_us } => {
+                self.lose_messages(per_mille, for_us * MICROSECOND);
+            }
+            Fault::KvdbDown { for_us } => {
                 self.kvdb.is_down = true;
-                self.schedule.after(duration, Event::Kvdb(KvdbEvent::Up));
+                self.after(for_us, Event::Kvdb(KvdbEvent::Up));
             }
-            Fault::SlowDisk => {
-                let factor = 2 + self.random.below(60);
-                self.set_slowness(node, factor);
-                self.schedule.after(duration, Event::DiskFast(node));
+            Fault::SlowDisk {
+                node,
+                times,
+                for_us,
+            } => {
+                self.set_slowness(node, times.max(1));
+                self.after(for_us, Event::DiskFast(node));
             }
-            Fault::ReplaceDisk => self.lose_disk(node, duration),
+            Fault::ReplaceDisk { node, for_us } => self.lose_disk(node, for_us),
         }
     }
 
-    fn die(&mut self, node: usize, power_lost: bool, duration: u64) {
+    fn after(&mut self, for_us: Micros, event: Event) {
+        self.schedule.after(for_us * MICROSECOND, event);
+    }
+
+    fn die(&mut self, node: usize, power_lost: bool, for_us: Micros) {
+        if node >= DATA_NODES {
+            self.kill_witness(power_lost, for_us * MICROSECOND);
+            return;
+        }
         if self.nodes[node].host.is_none() {
             return;
         }
         self.stop(node, power_lost);
-        self.schedule.after(duration, Event::Start(node));
+        self.after(for_us, Event::Start(node));
     }
 
-    fn lose_kvdb(&mut self, node: usize, duration: u64) {
-        self.nodes[node].reaches_kvdb = false;
-        self.schedule
-            .after(duration, Event::Kvdb(KvdbEvent::Reachable(node)));
+    fn lose_kvdb(&mut self, node: usize, for_us: Micros) {
+        if node < DATA_NODES {
+            self.nodes[node].reaches_kvdb = false;
+            self.after(for_us, Event::Kvdb(KvdbEvent::Reachable(node)));
+        }
     }
 
     pub(super) fn set_slowness(&mut self, node: usize, factor: u64) {
-        self.nodes[node].disk_mut().set_slowness(factor);
+        if node < DATA_NODES {
+            self.nodes[node].disk_mut().set_slowness(factor);
+        }
         self.slow_members_disk(node, factor);
     }
 
     /// A disk is lost for good: only where every volume has another replica in its set, or nothing could be promised. Its
     /// other end is left alone until kvdb has heard of the new disk: two disks lost at once are data lost.
-    fn lose_disk(&mut self, node: usize, duration: u64) {
+    fn lose_disk(&mut self, node: usize, for_us: Micros) {
+        if node >= DATA_NODES {
+            return;
+        }
         let other = self.nodes[1 - node].id;
         let catalog = self.kvdb.catalog();
         let safe = self.all_disks_are_known()
@@ -108,8 +132,12 @@ impl Simulation {
         if !safe || self.nodes[node].host.is_none() {
             return;
         }
-        self.die(node, true, duration);
+        self.die(node, true, for_us);
         self.forget_requests_of(node);
         self.replace_disk(node);
     }
+}
+
+fn describe(fault: Fault) -> String {
+    serde_json::to_string(&fault).unwrap_or_else(|_| format!("{fault:?}"))
 }

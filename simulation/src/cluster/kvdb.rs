@@ -1,4 +1,4 @@
-//! kvdb, as the cluster meets it. Either its three members as they ship, or an atomic stand-in: the seed chooses. The rest of the
+//! kvdb, as the cluster meets it. Either its three members as they ship, or an atomic stand-in: the scenario says which. The rest of the
 //! simulation knows this file only.
 //!
 //! Modules: `replicated` (a [`crate::group::Group`] whose data members live and die with the cluster's nodes), `stand_in`.
@@ -8,12 +8,11 @@ mod stand_in;
 
 use super::Simulation;
 use super::node::Node;
-use crate::scenario::Scenario;
+use crate::scenario::{KvdbKind, Scenario};
 use crate::schedule::SECOND;
 use isthmus_catalog::{Catalog, Command, DomainState};
 use isthmus_engine::{Incarnation, NodeId, Proposal, Time, VolumeId};
-use isthmus_simulated_disk::Random;
-use replicated::{Replicated, WitnessFault};
+use replicated::{Replicated, WitnessEnding};
 use std::sync::Arc;
 
 /// After how long an asker gives up.
@@ -38,8 +37,8 @@ pub(super) enum Event {
     Up,
     /// Something happens inside the group.
     Group,
-    /// Something befalls the witness, or its ways.
-    Witness(WitnessFault),
+    /// Something that befell the witness, or its ways, is over.
+    Witness(WitnessEnding),
 }
 
 /// kvdb.
@@ -58,12 +57,9 @@ pub(super) struct Kvdb {
 impl Kvdb {
     /// A formed cluster with its volumes, all nodes registered once (before their first real start).
     pub fn new(scenario: &Scenario, nodes: &[Node; 2]) -> (Kvdb, Vec<(VolumeId, u64)>) {
-        // Numbers of its own: what else the seed decides is the same with either kind.
-        let mut random = Random::new(nodes[0].incarnation.0);
-        if random.chance(3, 4) {
-            Replicated::form(scenario, nodes, &mut random)
-        } else {
-            Kvdb::stand_in(scenario, nodes)
+        match scenario.world.kvdb {
+            KvdbKind::Replicated => Replicated::form(scenario, nodes),
+            KvdbKind::StandIn => Kvdb::stand_in(scenario, nodes),
         }
     }
 

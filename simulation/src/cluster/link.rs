@@ -5,7 +5,7 @@
 
 use super::node::Input;
 use super::{Event, Simulation};
-use crate::schedule::{MILLISECOND, SECOND};
+use crate::schedule::{MICROSECOND, MILLISECOND, SECOND};
 use bytes::Bytes;
 use isthmus_engine::VolumeId;
 use isthmus_host::Lane;
@@ -36,6 +36,8 @@ struct Session {
 pub(super) struct Link {
     /// How many cuts there are in each direction.
     cuts: [u64; 2],
+    /// What everything takes longer, in nanoseconds.
+    pub slower_by: u64,
     session: Option<Session>,
     sessions: u64,
     /// Senders whose frames in flight are lost with the session.
@@ -74,6 +76,7 @@ impl Simulation {
 
     pub(super) fn heal_all(&mut self) {
         self.link.cuts = [0, 0];
+        self.link.slower_by = 0;
         for from in [0, 1] {
             self.send_held(from);
         }
@@ -119,7 +122,10 @@ impl Simulation {
         bytes: Bytes,
     ) {
         let now = self.schedule.now();
-        let mut delay = self.scenario.link_delay + self.random.below(self.scenario.link_jitter);
+        let world = &self.scenario.world;
+        let mut delay = world.link_delay_us * MICROSECOND
+            + self.random.below(world.link_jitter_us * MICROSECOND + 1)
+            + self.link.slower_by;
         if self.random.chance(1, 200) {
             delay += self.random.below(SECOND / 5);
         }
@@ -157,7 +163,7 @@ impl Simulation {
         let now = self.schedule.now();
         let usable = self.link.cuts == [0, 0] && self.nodes.iter().all(|node| node.answers());
         let lives = [self.nodes[0].life, self.nodes[1].life];
-        let timeout = self.scenario.session_timeout;
+        let timeout = self.scenario.world.session_timeout_ms * MILLISECOND;
         let mut doom = false;
         if let Some(session) = self.link.session.as_mut().filter(|session| !session.doomed) {
             if usable && session.lives == lives {
@@ -207,7 +213,9 @@ impl Simulation {
             if self.random.chance(1, 2) {
                 self.link.lost.insert((number, side));
             }
-            let delay = self.random.below(self.scenario.session_timeout);
+            let delay = self
+                .random
+                .below(self.scenario.world.session_timeout_ms * MILLISECOND);
             let input = Input::SessionDown(number);
             self.schedule.after(
                 delay,
@@ -222,8 +230,7 @@ impl Simulation {
 
     /// The node's process is gone: its peer hears so at once, or only by silence.
     pub(super) fn node_died(&mut self, index: usize) {
-        let id = self.nodes[index].id;
-        self.note(|| format!("{id} is gone"));
+        self.note(super::NAMES[index], || "is gone".into());
         self.clients_lose_node(index);
         if self.random.chance(1, 2) {
             self.doom();

@@ -2,16 +2,21 @@
 //! the rest of the world.
 
 use super::{Event, Simulation};
+use crate::checkers::{Broken, Held, check_bounds};
 use crate::clock::NodeClock;
 use crate::scenario::Scenario;
-use crate::schedule::{MICROSECOND, SECOND};
+use crate::schedule::{MICROSECOND, MILLISECOND, SECOND};
 use bytes::{Bytes, BytesMut};
 use isthmus_catalog::Catalog;
 use isthmus_engine::{DomainId, Incarnation, NodeId, Standing, Time, VolumeId};
 use isthmus_host::{ClientRequest, Host, Identity, Lane, Outcome, Outputs};
+use isthmus_mutation::Mutation;
 use isthmus_simulated_disk::{Random, SimulatedDisk};
 use std::collections::VecDeque;
 use std::sync::Arc;
+
+/// How often what nodes hold is looked at.
+const LOOK: u64 = 100 * MILLISECOND;
 
 /// The host that ships, over the simulated disk; requests are named by numbers.
 pub(super) type SimulatedHost = Host<SimulatedDisk, u64>;
@@ -85,6 +90,7 @@ pub(super) struct Node {
 
 impl Node {
     pub fn new(index: usize, scenario: &Scenario, random: &mut Random) -> Node {
+        let rate = 1_000_000u64.saturating_add_signed(scenario.world.drift_millionths[index]);
         Node {
             id: NodeId(index as u32 + 1),
             domain: DomainId(index as u32 + 1),
@@ -93,8 +99,8 @@ impl Node {
             life: 0,
             host: None,
             disk: Some(SimulatedDisk::new(random.next_u64())),
-            clock: NodeClock::new(0, random.below(1000 * SECOND), scenario.clock_rates[index]),
-            rate: scenario.clock_rates[index],
+            clock: NodeClock::new(0, random.below(1000 * SECOND), rate),
+            rate,
             paused: None,
             paused_since: 0,
             pauses: 0,
@@ -158,8 +164,8 @@ impl Simulation {
         let opened = Host::open(
             disk,
             identity,
-            self.scenario.settings,
-            self.scenario.shape,
+            self.scenario.world.settings(),
+            self.scenario.world.shape(),
             node.clock.at(now),
         );
         let (id, life) = (node.id, node.life);
@@ -167,9 +173,10 @@ impl Simulation {
             Ok(host) => {
                 let closed = format!("{:?}", host.closed());
                 if !host.closed().is_empty() {
-                    self.fail(format!(
-                        "{id} can't open replicas after a restart: {closed}"
-                    ));
+                    self.fail(
+                        "recovery",
+                        format!("{id} can't open replicas after a restart: {closed}"),
+                    );
                 }
                 let text: Vec<String> = host
                     .status(Time(0))
@@ -187,12 +194,14 @@ impl Simulation {
                     })
                     .collect();
                 self.nodes[index].host = Some(Box::new(host));
-                self.note(|| format!("{id} starts (life {life}): {}", text.join("; ")));
+                self.note(super::NAMES[index], || {
+                    format!("starts (life {life}): {}", text.join("; "))
+                });
                 self.check_standing(index);
                 self.register(index);
                 self.wake_soon(index);
             }
-            Err(error) => self.fail(format!("{id} can't start: {error}")),
+            Err(error) => self.fail("recovery", format!("{id} can't start: {error}")),
         }
     }
 
@@ -230,8 +239,10 @@ impl Simulation {
         assert!(node.host.is_none(), "a disk is replaced while nothing runs");
         node.disk = Some(SimulatedDisk::new(seed));
         node.disk_mut().advance(self.schedule.now());
-        node.incarnation = Incarnation(incarnation);
-        node.starts = 0;
+        if !Mutation::KeepIncarnation.is_on() {
+            node.incarnation = Incarnation(incarnation);
+            node.starts = 0;
+        }
         self.replace_members_disk(index);
     }
 
@@ -249,8 +260,7 @@ impl Simulation {
             return;
         }
         self.nodes[index].paused = None;
-        let id = self.nodes[index].id;
-        self.note(|| format!("{id} goes on"));
+        self.note(super::NAMES[index], || "goes on".into());
         self.resume_member(index);
         // A process that was stopped finds timers and input due at once, in an order that nobody chose.
         let timers_first = self.random.chance(1, 2);
@@ -311,8 +321,7 @@ impl Simulation {
                 node.session = Some(session);
                 host.on_session_up(time, peer, &mut outputs);
                 let early = std::mem::take(&mut node.early);
-                let id = node.id;
-                self.note(|| format!("{id}: session {session} is up"));
+                self.note(super::NAMES[index], || format!("session {session} is up"));
                 self.take_outputs(index, outputs);
                 for (of, volume, lane, bytes) in early {
                     if of == session {
@@ -335,8 +344,7 @@ impl Simulation {
                 }
                 node.session = None;
                 host.on_session_down(time, peer, &mut outputs);
-                let id = node.id;
-                self.note(|| format!("{id}: session {session} is down"));
+                self.note(super::NAMES[index], || format!("session {session} is down"));
             }
             Input::Frame {
                 session,
@@ -354,7 +362,10 @@ impl Simulation {
                 if let Err(malformed) =
                     host.on_frame(time, peer, volume, lane, &bytes, &mut outputs)
                 {
-                    self.fail(format!("a frame of {peer} is malformed: {malformed}"));
+                    self.fail(
+                        "frames",
+                        format!("a frame of {peer} is malformed: {malformed}"),
+                    );
                 }
             }
             Input::Catalog(catalog) => {
@@ -428,9 +439,9 @@ impl Simulation {
         for (volume, event) in outputs.events {
             self.timeline.mix(event.len() as u64);
             if event.starts_with("STOPPED") {
-                self.fail(format!("{id} {volume}: {event}"));
+                self.fail("stopped", format!("{id} {volume}: {event}"));
             }
-            self.note(|| format!("{id} {volume}: {event}"));
+            self.note(super::NAMES[index], || format!("{volume}: {event}"));
         }
         // A frame that was handed out before an answer is on its way before it.
         for frame in outputs.frames {
@@ -458,6 +469,41 @@ impl Simulation {
         self.client_hears(index, number, outcome);
     }
 
+    /// Checks what every running node holds.
+    pub(super) fn look_at_nodes(&mut self) {
+        self.schedule.after(LOOK, Event::Look);
+        for index in [0, 1] {
+            self.check_standing(index);
+            if let Err((rule, what)) = self.check_node(index) {
+                let id = self.nodes[index].id;
+                self.fail(rule, format!("{id}: {what}"));
+            }
+        }
+    }
+
+    fn check_node(&mut self, index: usize) -> Result<(), Broken> {
+        let node = &mut self.nodes[index];
+        let (id, incarnation) = (node.id, node.incarnation);
+        let Some(host) = &mut node.host else {
+            return Ok(());
+        };
+        let mut held = Held::default();
+        for (volume, mirror) in host.mirrors() {
+            let engine = mirror.engine();
+            held.in_doubt
+                .push((mirror.in_doubt_bytes(), mirror.blocks()));
+            let progress = &mut self.checkers.progress;
+            if engine.configuration_is_durable() {
+                let epoch = engine.configuration().epoch;
+                progress
+                    .epoch_is_durable(id, incarnation, *volume, epoch)
+                    .map_err(|what| ("progress", what))?;
+            }
+        }
+        held.disk_bytes = host.disk_mut().allocated_bytes();
+        check_bounds(self.scenario.world.shape(), &held).map_err(|what| ("bounds", what))
+    }
+
     /// No replica ever finds a rule broken (I10), unless we broke it.
     pub(super) fn check_standing(&mut self, index: usize) {
         let now = self.schedule.now();
@@ -472,7 +518,7 @@ impl Simulation {
             });
         if let Some((volume, reason)) = damaged {
             let id = node.id;
-            self.fail(format!("{id} {volume} stopped: {reason}"));
+            self.fail("stopped", format!("{id} {volume} stopped: {reason}"));
         }
     }
 }

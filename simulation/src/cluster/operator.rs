@@ -2,7 +2,8 @@
 //! domain updates that this begins, each of which ends only with its proof, by the rules of `isthmusd`'s driver.
 
 use super::{Event, Simulation};
-use crate::schedule::{MILLISECOND, SECOND};
+use crate::scenario::Wish;
+use crate::schedule::{MICROSECOND, MILLISECOND, SECOND};
 use isthmus_catalog::{Catalog, Command, DomainState, Handover, UpdateAction, UpdateStatus};
 use isthmus_engine::{DomainId, NodeId, VolumeId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,31 +28,32 @@ pub(super) struct Operator {
 }
 
 impl Simulation {
-    pub(super) fn operator_looks(&mut self) {
-        let Some(every) = self
-            .scenario
-            .operator_every
-            .filter(|_| !self.operator.heals)
-        else {
-            return;
-        };
-        let pause = if self.random.chance(1, 4) {
-            100 * MILLISECOND
-        } else {
-            2 * every
-        };
-        self.schedule
-            .after(self.random.below(pause) + 1, Event::Operator);
-        let witness_too = self.random.chance(1, 10);
-        let domain = DomainId(1 + self.random.below(2 + u64::from(witness_too)) as u32);
-        if self.random.chance(1, 2) {
-            self.deactivate(domain);
-        } else {
-            self.ask_kvdb(Command::Activate { domain });
+    pub(super) fn plan_wishes(&mut self) {
+        for (index, planned) in self.scenario.wishes.iter().enumerate() {
+            self.schedule
+                .at(planned.at_us * MICROSECOND, Event::Wish(index));
         }
     }
 
-    fn deactivate(&mut self, domain: DomainId) {
+    pub(super) fn wish(&mut self, index: usize) {
+        let Some(planned) = self.scenario.wishes.get(index) else {
+            return;
+        };
+        if self.operator.heals {
+            return;
+        }
+        let wish = planned.wish;
+        self.note("operator", || format!("{wish:?}"));
+        match wish {
+            Wish::Deactivate { domain } => self.deactivate(DomainId(domain), false),
+            Wish::DeactivateAcceptingLoss { domain } => self.deactivate(DomainId(domain), true),
+            Wish::Activate { domain } => self.ask_kvdb(Command::Activate {
+                domain: DomainId(domain),
+            }),
+        }
+    }
+
+    fn deactivate(&mut self, domain: DomainId, accept_data_loss: bool) {
         let mut answering: BTreeSet<NodeId> = [NodeId(3)].into();
         for node in &self.nodes {
             if node.answers() && node.reaches_kvdb && node.registered {
@@ -61,7 +63,7 @@ impl Simulation {
         self.ask_kvdb(Command::Deactivate {
             domain,
             answering,
-            accept_data_loss: false,
+            accept_data_loss,
         });
     }
 
@@ -158,9 +160,10 @@ impl Simulation {
             update.ending.insert(*volume);
         }
         let since = *update.ending_since.get_or_insert(now);
-        // The witness leads: its clock is one of those that run half a percent too fast.
-        let waited = (now - since) * 1_005 / 1_000;
-        waited >= self.scenario.settings.lease_of_giver().as_nanos() as u64
+        // The witness leads, by its own clock.
+        let rate = 1_000_000u64.saturating_add_signed(self.scenario.world.drift_millionths[2]);
+        let waited = (now - since) / 1_000 * rate / 1_000;
+        waited >= self.scenario.world.settings().lease_of_giver().as_nanos() as u64
     }
 
     fn has_caught_up(&self, domain: DomainId, revision: u64) -> bool {

@@ -52,7 +52,7 @@ impl Simulation {
     /// Faults end, everything heals.
     pub(super) fn settle(&mut self) {
         let now = self.schedule.now();
-        self.note(|| "faults end".into());
+        self.note("FAULT", || "faults end".into());
         self.operator.heals = true;
         self.clients.go_home = true;
         self.heal_all();
@@ -91,9 +91,6 @@ impl Simulation {
 
     pub(super) fn look_at_settling(&mut self) {
         self.schedule.after(LOOK, Event::Settling);
-        for index in [0, 1] {
-            self.check_standing(index);
-        }
         let now = self.schedule.now();
         let home = self.clients.all_are_home();
         let Some(settling) = &mut self.settling else {
@@ -102,6 +99,7 @@ impl Simulation {
         let Some(visits_since) = settling.visits_since else {
             if home {
                 settling.visits_since = Some(now);
+                self.checkers.all_is_well();
             } else if now - settling.since > CLIENTS_TIME_MAX {
                 self.not_well("clients still wait for answers");
             }
@@ -200,7 +198,9 @@ impl Simulation {
                     Visit::Away
                 }
             };
-            self.note(|| format!("inspection of {volume} at n{}: {outcome:?}", node + 1));
+            self.note("inspect", || {
+                format!("{volume} at n{}: {outcome:?}", node + 1)
+            });
             return;
         }
         inspection.reads.remove(&number);
@@ -209,13 +209,17 @@ impl Simulation {
             inspection.visit = Visit::Done;
         }
         if matches!(outcome, Outcome::Failed(_)) {
-            self.fail(format!(
-                "a healthy {volume} can't be read at n{}: {outcome:?}",
-                node + 1
-            ));
+            self.fail(
+                "liveness",
+                format!(
+                    "a healthy {volume} can't be read at n{}: {outcome:?}",
+                    node + 1
+                ),
+            );
             return;
         }
         self.operation_ends(node, volume, number, outcome);
+        self.checkers.inspected(node, number);
         if all_read {
             self.send_to(node, 0, Input::Detach(volume));
         }
@@ -243,7 +247,7 @@ impl Simulation {
         let now = self.schedule.now();
         let mut text = format!(
             "{what} though all faults ended {} s ago",
-            (now - self.scenario.faulty_until) / SECOND
+            (now - self.scenario.faults_end()) / SECOND
         );
         for node in &self.nodes {
             text.push_str(&format!(
@@ -264,6 +268,6 @@ impl Simulation {
         for (domain, record) in &self.kvdb.catalog().domains {
             text.push_str(&format!("\n  kvdb {domain}: {record:?}"));
         }
-        self.fail(text);
+        self.fail("liveness", text);
     }
 }

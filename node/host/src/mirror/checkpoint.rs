@@ -6,6 +6,7 @@
 use super::{AbsentMap, Context, Mirror, StoreWork};
 use isthmus_engine::{Durable, ReplicaId, Seq, Time};
 use isthmus_journal::Lsn;
+use isthmus_mutation::Mutation;
 use isthmus_volume::RegionMap;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -124,6 +125,9 @@ impl<R> Mirror<R> {
             }),
             ..Checkpoint::default()
         };
+        if Mutation::ReleaseJournalEarly.is_on() {
+            context.journal.release(self.stream(), from);
+        }
         self.checkpoint_if_carried(context.journal.durable());
     }
 
@@ -132,7 +136,8 @@ impl<R> Mirror<R> {
         let Some(running) = &mut self.checkpoint.running else {
             return;
         };
-        if running.carried > durable || Lsn(running.from.0 - 1) > durable {
+        let is_carried = running.carried <= durable && running.from.0 - 1 <= durable.0;
+        if !is_carried && !Mutation::CheckpointBeforeCarried.is_on() {
             return;
         }
         if let Some(state) = running.state.take() {

@@ -12,6 +12,7 @@ use crate::wire::{
 };
 use bytes::{Bytes, BytesMut};
 use isthmus_engine::{BLOCK_BYTES, BlockRange, NodeId, RecordKind, Seq, Time};
+use isthmus_mutation::Mutation;
 use isthmus_volume::RegionMap;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -170,6 +171,11 @@ impl<R> Mirror<R> {
             };
             let range = BlockRange::new(run.start, run.count.min(COPY_BLOCKS_MAX));
             target.cursor = range.end();
+            if Mutation::ClearToDoTooEarly.is_on()
+                && let Some(todo) = &mut self.todo
+            {
+                todo.clear(range);
+            }
             let newer = vec![Seq::ZERO; range.count as usize];
             let question = Question {
                 range,
@@ -416,7 +422,7 @@ impl<R> Mirror<R> {
         let mut changes: Vec<(RecordKind, BlockRange, Payload)> = Vec::new();
         for index in 0..count {
             let block = BlockRange::new(question.range.start + index as u64, 1);
-            let newer = question.newer[index] > as_of;
+            let newer = question.newer[index] > as_of && !Mutation::CopyOverNewerWrites.is_on();
             if newer || (same | bad) & (1 << index) != 0 {
                 continue;
             }
@@ -440,6 +446,7 @@ impl<R> Mirror<R> {
         }
         question.answered = true;
         question.writes = changes.len();
+
         self.moved_bytes += body.len() as u64;
         if bad != 0 {
             // Stays on the map; asked for again in the next round.

@@ -9,6 +9,7 @@ use isthmus_engine::{
     Seq, Token,
 };
 use isthmus_journal::Lsn;
+use isthmus_mutation::Mutation;
 use isthmus_volume::RegionMap;
 use serde::{Deserialize, Serialize};
 
@@ -98,7 +99,9 @@ impl<R> Mirror<R> {
             });
         }
         for map in self.absent.values_mut() {
-            map.regions.mark(entry.range);
+            if !Mutation::DoNotMarkWrites.is_on() {
+                map.regions.mark(entry.range);
+            }
         }
         let doubtful = self
             .window
@@ -232,6 +235,7 @@ impl<R> Mirror<R> {
         if committed > common {
             // Records that were committed here without the primary: it was absent then, so there is a map of it.
             match self.absent.get(&primary) {
+                _ if Mutation::ForgetWhatWasCommittedAlone.is_on() => {}
                 Some(map) if map.from <= common => todo.union(&map.regions),
                 _ => todo.mark_all(),
             }
@@ -372,6 +376,7 @@ impl<R> Mirror<R> {
                 self.store
                     .write(APPLY, entry.range, payload.data, payload.checksums)
             }
+            RecordKind::Clear if Mutation::TrimOutOfOrder.is_on() && !self.engine.is_serving() => {}
             RecordKind::Clear => self.store.clear(APPLY, entry.range),
         }
     }

@@ -4,7 +4,8 @@ use super::{Context, Mirror};
 use crate::output::Lane;
 use crate::wire::{self, Copying, Record, TAG_COPY, TAG_MESSAGE, decode_record, decode_value};
 use bytes::Bytes;
-use isthmus_engine::{Message, NodeId};
+use isthmus_engine::{Message, NodeId, RecordKind};
+use isthmus_mutation::Mutation;
 
 /// What came on the write lane, decoded.
 #[derive(Debug)]
@@ -79,6 +80,11 @@ impl<R> Mirror<R> {
             Arrival::Message(message) => message,
             Arrival::Record(record) => {
                 let (record, head) = *record;
+                if Mutation::TrimOutOfOrder.is_on() && record.entry.kind == RecordKind::Clear {
+                    let op = self.store_op(super::StoreWork::Checkpoint);
+                    self.store_works.remove(&op);
+                    self.store.clear(op, record.entry.range);
+                }
                 self.staged = Some((record.payload, head));
                 Message::Append {
                     epoch: record.epoch,

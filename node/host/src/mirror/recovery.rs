@@ -10,6 +10,7 @@ use isthmus_engine::{
     VolumeId,
 };
 use isthmus_journal::{Disk, Lsn};
+use isthmus_mutation::Mutation;
 use isthmus_volume::{RegionMap, StoreError, VolumeSpec, VolumeStore};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -67,6 +68,11 @@ impl<R> Recovering<R> {
                     .map_err(|error| MirrorError::State(error.to_string()))
             };
             for (replica, from, map) in state.absent {
+                if Mutation::ForgetMapsInRecovery.is_on() {
+                    let regions = RegionMap::new(spec.blocks);
+                    absent.insert(replica, AbsentMap { from, regions });
+                    continue;
+                }
                 absent.insert(
                     replica,
                     AbsentMap {
@@ -170,7 +176,9 @@ impl<R> Recovering<R> {
                 head,
             });
             for map in mirror.absent.values_mut() {
-                map.regions.mark(record.entry.range);
+                if !Mutation::DoNotMarkReplayed.is_on() {
+                    map.regions.mark(record.entry.range);
+                }
             }
         }
         for applied in self.durable.replay_committed(record.committed) {

@@ -4,7 +4,7 @@
 //! The group has formed, and the volumes are made, before the simulation's time begins.
 
 use super::super::node::{Input, Node};
-use super::super::{Event as Happening, Simulation};
+use super::super::{Event as Happening, NAMES, Simulation};
 use super::{Event, Kvdb, PATIENCE};
 use crate::group::{Group, GroupPlan, MEMBERS, Output, WiresPlan};
 use crate::scenario::Scenario;
@@ -26,11 +26,9 @@ const FRESH: Duration = Duration::from_millis(500);
 /// A command whose end is not known may still be committed for so long; not longer, since somebody leads then who does not have it.
 const DOUBT: u64 = 30 * SECOND;
 
-/// What befalls the witness.
+/// What is over for the witness, or the ways between the members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) enum WitnessFault {
-    /// The next one is drawn.
-    Draw,
+pub(in super::super) enum WitnessEnding {
     /// Its process starts again.
     Start,
     /// Its process goes on.
@@ -64,8 +62,6 @@ pub(super) struct Replicated {
     group: Group,
     /// The group's time when the simulation's began.
     offset: u64,
-    /// Only for what befalls the witness.
-    random: Random,
     /// By token.
     asked: BTreeMap<u64, Asked>,
     tokens: u64,
@@ -86,22 +82,21 @@ pub(super) struct Replicated {
     leaders_catalog: Option<Arc<Catalog>>,
     /// When the leader was asked last, until it has answered: it may have died.
     leader_asked: Option<u64>,
-    heals: bool,
 }
 
 fn plan(scenario: &Scenario, random: &mut Random) -> GroupPlan {
     let pick = |random: &mut Random, from: &[u64]| from[random.below(from.len() as u64) as usize];
-    let [a, b] = scenario.clock_rates;
-    let witness = 995_100 + random.below(9_801);
+    let world = &scenario.world;
+    let rate = |drift: i64| 1_000_000u64.saturating_add_signed(drift);
     GroupPlan {
-        clock_rates: [a, b, witness],
+        clock_rates: world.drift_millionths.map(rate),
         wires: WiresPlan {
-            delay: scenario.link_delay,
-            jitter: scenario.link_jitter,
+            delay: world.link_delay_us * MICROSECOND,
+            jitter: world.link_jitter_us * MICROSECOND,
             lost_per_mille: 0,
             late_per_mille: pick(random, &[0, 5, 20]),
         },
-        session_timeout: scenario.session_timeout,
+        session_timeout: world.session_timeout_ms * MILLISECOND,
         snapshot_entries: pick(random, &[20, 100, 1000]),
         shape: Shape {
             segment_bytes: pick(random, &[64, 256]) << 10,
@@ -113,13 +108,11 @@ fn plan(scenario: &Scenario, random: &mut Random) -> GroupPlan {
 
 impl Replicated {
     /// The group of a new cluster with its volumes. The data members are down at the end: their nodes are about to start.
-    pub fn form(
-        scenario: &Scenario,
-        nodes: &[Node; 2],
-        random: &mut Random,
-    ) -> (Kvdb, Vec<(VolumeId, u64)>) {
+    pub fn form(scenario: &Scenario, nodes: &[Node; 2]) -> (Kvdb, Vec<(VolumeId, u64)>) {
+        // Numbers of its own: what else is left to chance is the same with either kind.
+        let mut random = Random::new(nodes[0].incarnation.0);
         let seed = random.next_u64();
-        let mut group = Group::new(seed, plan(scenario, random));
+        let mut group = Group::new(seed, plan(scenario, &mut random));
         let [a, b] = [nodes[0].incarnation, nodes[1].incarnation];
         let mut form = || -> Result<Vec<(VolumeId, u64)>, String> {
             group.form([a, b, Incarnation(3)], [0, 0, 1])?;
@@ -130,7 +123,7 @@ impl Replicated {
                     name: format!("v{number}"),
                     bytes,
                     block_bytes: 512,
-                    policy: plan.policy.clone(),
+                    policy: plan.policy(),
                 })?;
                 let Answer::Volume(volume) = made else {
                     return Err(format!("a formed cluster makes volumes: {made:?}"));
@@ -149,7 +142,6 @@ impl Replicated {
         drop(group.take_outputs());
         let replicated = Replicated {
             offset: group.now(),
-            random: Random::new(random.next_u64()),
             asked: BTreeMap::new(),
             tokens: 0,
             in_doubt: BTreeMap::new(),
@@ -162,7 +154,6 @@ impl Replicated {
             cuts: [[0; MEMBERS]; MEMBERS],
             leaders_catalog: None,
             leader_asked: None,
-            heals: false,
             group,
         };
         let kvdb = Kvdb {
@@ -224,14 +215,18 @@ impl Simulation {
             let before = Arc::clone(self.kvdb.catalog());
             self.kvdb.versions.push(Arc::clone(&version));
             self.timeline.mix(version.revision);
-            self.note(|| {
+            self.note("kvdb", || {
                 let by = version.answers.back();
-                format!("kvdb: revision {} by {by:?}", version.revision)
+                format!("revision {} by {by:?}", version.revision)
             });
+            // A deactivation is the one change that an operator may force on volumes.
+            if version.updates.len() != before.updates.len() {
+                self.checkers.deactivating(&before, &version);
+            }
             self.committed(&before, &version);
         }
         if let Some(what) = failure {
-            self.fail(format!("kvdb: {what}"));
+            self.fail("kvdb", what);
         }
         for output in outputs {
             self.take_output(output);
@@ -380,13 +375,12 @@ impl Simulation {
 
     pub(super) fn propose_to_group(&mut self, index: usize, volume: VolumeId, proposal: &Proposal) {
         let node = &self.nodes[index];
-        let id = node.id;
         let Some(me) = node.host.as_ref().map(|host| host.me()) else {
             return;
         };
-        self.note(|| {
+        self.note(NAMES[index], || {
             format!(
-                "{id} {volume}: proposes {:?} for epoch {} {:?}",
+                "{volume}: proposes {:?} for epoch {} {:?}",
                 proposal.kind, proposal.epoch, proposal.replicas
             )
         });
@@ -539,13 +533,12 @@ impl Simulation {
         catalog.voters(&answering, &metrics.voters) == metrics.voters
     }
 
-    fn befall_witness(&mut self, fault: WitnessFault) {
+    fn befall_witness(&mut self, fault: WitnessEnding) {
         let Some(replicated) = self.kvdb.replicated.as_mut() else {
             return;
         };
-        let again = |fault| Happening::Kvdb(Event::Witness(fault));
         match fault {
-            WitnessFault::Start => {
+            WitnessEnding::Start => {
                 if !replicated.group.has_process(WITNESS) {
                     replicated.witness_starts += 1;
                     let starts = replicated.witness_starts;
@@ -555,78 +548,69 @@ impl Simulation {
                     });
                 }
             }
-            WitnessFault::Resume => {
+            WitnessEnding::Resume => {
                 self.with_group(|replicated| replicated.group.resume(WITNESS));
             }
-            WitnessFault::Heal(from, to) => {
+            WitnessEnding::Heal(from, to) => {
                 let cuts = &mut replicated.cuts[from][to];
                 *cuts = cuts.saturating_sub(1);
             }
-            WitnessFault::Clear => replicated.group.set_loss(0),
-            WitnessFault::Draw => {
-                if replicated.heals {
-                    return;
-                }
-                let random = &mut replicated.random;
-                let long = random.chance(1, 3);
-                let duration = random.below(if long { 12 * SECOND } else { SECOND }) + MILLISECOND;
-                let (kind, node) = (random.below(6), random.below(2) as usize);
-                let lost = 10 + random.below(300);
-                let next = random.below(10 * SECOND) + MILLISECOND;
-                let mut cuts = Vec::new();
-                self.schedule.after(next, again(WitnessFault::Draw));
-                match kind {
-                    0 | 1 if replicated.group.has_process(WITNESS) => {
-                        self.schedule.after(duration, again(WitnessFault::Start));
-                        self.with_group(|replicated| replicated.group.stop(WITNESS, kind == 1));
-                    }
-                    2 => {
-                        self.schedule.after(duration, again(WitnessFault::Resume));
-                        self.with_group(|replicated| replicated.group.pause(WITNESS));
-                    }
-                    3 => cuts.push((WITNESS, node)),
-                    4 => cuts.extend([(WITNESS, node), (node, WITNESS)]),
-                    5 => {
-                        self.schedule.after(duration, again(WitnessFault::Clear));
-                        replicated.group.set_loss(lost);
-                    }
-                    _ => {}
-                }
-                for (from, to) in cuts {
-                    self.schedule
-                        .after(duration, again(WitnessFault::Heal(from, to)));
-                    if let Some(replicated) = self.kvdb.replicated.as_mut() {
-                        replicated.cuts[from][to] += 1;
-                    }
-                }
-                self.note(|| {
-                    format!(
-                        "FAULT {kind} at the witness for {} ms",
-                        duration / MILLISECOND
-                    )
-                });
-            }
+            WitnessEnding::Clear => replicated.group.set_loss(0),
+        }
+    }
+
+    fn witness_after(&mut self, delay: u64, ending: WitnessEnding) {
+        self.schedule
+            .after(delay, Happening::Kvdb(Event::Witness(ending)));
+    }
+
+    /// The witness's process ends, with `power_lost` its machine, too.
+    pub(in super::super) fn kill_witness(&mut self, power_lost: bool, duration: u64) {
+        self.with_group(|replicated| replicated.group.stop(WITNESS, power_lost));
+        self.witness_after(duration, WitnessEnding::Start);
+    }
+
+    /// The witness's process is stopped for a while.
+    pub(in super::super) fn pause_witness(&mut self, duration: u64) {
+        self.with_group(|replicated| replicated.group.pause(WITNESS));
+        self.witness_after(duration, WitnessEnding::Resume);
+    }
+
+    /// What the witness sends to a node is lost, and the other way round if `both`.
+    pub(in super::super) fn cut_witness(&mut self, node: usize, both: bool, duration: u64) {
+        let Some(replicated) = self.kvdb.replicated.as_mut() else {
+            return;
+        };
+        let mut ways = vec![(WITNESS, node)];
+        ways.extend(both.then_some((node, WITNESS)));
+        for (from, to) in &ways {
+            replicated.cuts[*from][*to] += 1;
+        }
+        for (from, to) in ways {
+            self.witness_after(duration, WitnessEnding::Heal(from, to));
+        }
+    }
+
+    /// Some of kvdb's messages are lost for a while.
+    pub(in super::super) fn lose_messages(&mut self, per_mille: u64, duration: u64) {
+        if let Some(replicated) = self.kvdb.replicated.as_mut() {
+            replicated.group.set_loss(per_mille);
+            self.witness_after(duration, WitnessEnding::Clear);
         }
     }
 
     /// Faults end for the witness, too.
     fn heal_group(&mut self) {
         if let Some(replicated) = self.kvdb.replicated.as_mut() {
-            replicated.heals = true;
             replicated.cuts = [[0; MEMBERS]; MEMBERS];
             replicated.group.heal_all();
         }
-        self.befall_witness(WitnessFault::Resume);
-        self.befall_witness(WitnessFault::Start);
+        self.befall_witness(WitnessEnding::Resume);
+        self.befall_witness(WitnessEnding::Start);
     }
 
-    /// The first of the witness's faults, and the group's first event.
+    /// The group's first event.
     pub(in super::super) fn begin_group(&mut self) {
-        if self.kvdb.replicated.is_some() {
-            let fault = Event::Witness(WitnessFault::Draw);
-            self.schedule
-                .after(SECOND + MICROSECOND, Happening::Kvdb(fault));
-            self.schedule_group();
-        }
+        self.schedule_group();
     }
 }

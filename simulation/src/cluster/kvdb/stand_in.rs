@@ -4,7 +4,7 @@
 //! group, which is what it is kept for.
 
 use super::super::node::{Input, Node};
-use super::super::{Event as Happening, Simulation};
+use super::super::{Event as Happening, NAMES, Simulation};
 use super::{Event, Kvdb, PATIENCE, started};
 use crate::group::forming::formation;
 use crate::scenario::Scenario;
@@ -41,7 +41,7 @@ impl Kvdb {
                 name: format!("v{number}"),
                 bytes,
                 block_bytes: 512,
-                policy: plan.policy.clone(),
+                policy: plan.policy(),
             });
             let Answer::Volume(volume) = answer else {
                 unreachable!("a formed cluster makes volumes: {answer:?}");
@@ -94,13 +94,13 @@ impl Simulation {
         proposal: Proposal,
     ) {
         let node = &self.nodes[index];
-        let (id, life) = (node.id, node.life);
+        let life = node.life;
         let Some(me) = node.host.as_ref().map(|host| host.me()) else {
             return;
         };
-        self.note(|| {
+        self.note(NAMES[index], || {
             format!(
-                "{id} {volume}: proposes {:?} for epoch {} {:?}",
+                "{volume}: proposes {:?} for epoch {} {:?}",
                 proposal.kind, proposal.epoch, proposal.replicas
             )
         });
@@ -290,14 +290,18 @@ impl Simulation {
     ) {
         let before = Arc::clone(self.kvdb.catalog());
         let is_start = matches!(command, Command::NodeStarted { .. });
+        let is_deactivation = matches!(command, Command::Deactivate { .. });
         let text = format!("{command:?}");
         let answered = self.kvdb.apply(command);
         let after = Arc::clone(self.kvdb.catalog());
         self.timeline.mix(after.revision);
-        self.note(|| format!("kvdb: {text} -> {answered:?}"));
+        self.note("kvdb", || format!("{text} -> {answered:?}"));
         let done = !matches!(answered, Answer::Refused(_));
         if let Some(rule) = after.broken_rules().first() {
-            self.fail(format!("the catalog breaks a rule: {rule}"));
+            self.fail("catalog", format!("the catalog breaks a rule: {rule}"));
+        }
+        if is_deactivation {
+            self.checkers.deactivating(&before, &after);
         }
         self.committed(&before, &after);
         if let Some((node, life, volume)) = answer
