@@ -79,6 +79,15 @@ fn command(volume: VolumeId, me: ReplicaId, proposal: Proposal) -> Command {
             primary,
             leaving: replicas,
         },
+        ProposalKind::BeginCopy => {
+            let joining = *replicas.first().expect("a copy names who is copied to");
+            Command::BeginCopy {
+                volume,
+                epoch,
+                primary,
+                joining,
+            }
+        }
         ProposalKind::Grow => {
             let joining = *replicas.first().expect("a growth names who joins");
             Command::Grow {

@@ -162,6 +162,15 @@ fn command(volume: VolumeId, proposal: &Proposal, me: isthmus_engine::ReplicaId)
             primary,
             leaving: proposal.replicas.clone(),
         },
+        ProposalKind::BeginCopy => Command::BeginCopy {
+            volume,
+            epoch,
+            primary,
+            joining: *proposal
+                .replicas
+                .first()
+                .expect("a copy names who is copied to"),
+        },
         ProposalKind::Grow => Command::Grow {
             volume,
             epoch,
