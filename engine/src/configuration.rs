@@ -28,6 +28,9 @@ pub struct View {
     pub granted_set: BTreeSet<ReplicaId>,
     /// The registered replicas of the volume that may be in sync (their domain is active), in the set or not.
     pub eligible: BTreeSet<ReplicaId>,
+    /// The replicas that hold the volume whole, as it is or as it once was. Before one that is not in the set is copied over, it
+    /// must be out of here by commit.
+    pub complete: BTreeSet<ReplicaId>,
     /// The domain of each node that holds a replica.
     pub domains: BTreeMap<NodeId, DomainId>,
     /// Whether a lost replica may leave the set while no other member is left in its domain (policy `degrade`).

@@ -72,6 +72,8 @@ pub enum ProposalKind {
     Opened,
     /// To take `Proposal::replicas` out of the set.
     Shrink,
+    /// To copy over `Proposal::replicas` (one), which is not complete any more then.
+    BeginCopy,
     /// To take `Proposal::replicas` (one) into the set.
     Grow,
     /// To start a new epoch without the joiner asked for.
@@ -87,7 +89,7 @@ pub struct Proposal {
     pub kind: ProposalKind,
     /// The epoch that must still be the volume's.
     pub epoch: Epoch,
-    /// Whom it is about, for `Shrink` and `Grow`.
+    /// Whom it is about, for `Shrink`, `BeginCopy` and `Grow`.
     pub replicas: BTreeSet<ReplicaId>,
 }
 

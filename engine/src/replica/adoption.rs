@@ -22,11 +22,9 @@ impl Replica {
             "kvdb's epochs never go back: {known:?}, then {}",
             view.configuration.epoch
         );
-        if self
-            .view
-            .as_ref()
-            .is_none_or(|old| old.configuration != view.configuration)
-        {
+        if self.view.as_ref().is_none_or(|old| {
+            old.configuration != view.configuration || old.complete != view.complete
+        }) {
             // Whatever was asked has shown, or has become pointless.
             self.asked = None;
         }

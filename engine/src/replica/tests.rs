@@ -37,6 +37,7 @@ fn view(number: u32, primary: Option<ReplicaId>, opened: bool, in_sync: &[Replic
         released: false,
         granted_set: BTreeSet::from([A, B]),
         eligible: BTreeSet::from([A, B]),
+        complete: in_sync.iter().copied().collect(),
         domains: BTreeMap::from([(A.node, DomainId(1)), (B.node, DomainId(2))]),
         may_degrade: true,
         preferred_domain: None,
@@ -249,6 +250,40 @@ fn nothing_is_acknowledged_without_a_lost_member_before_the_shrink_is_committed_
     a.replica
         .on_confirmed(at(803), at(802), true, &mut a.effects);
     assert_eq!(a.acknowledged(), [ClientOp(1)]);
+}
+
+#[test]
+fn nothing_is_copied_over_a_complete_replica_before_kvdb_has_noted_that() {
+    let mut a = serving();
+    let mut alone = view(4, Some(A), true, &[A]);
+    alone.complete.insert(B);
+    a.view(at(10), alone.clone());
+    a.persist(at(11));
+    a.take();
+    a.tick(at(200));
+    let effects = a.take();
+    let prepares = |effects: &Effects| {
+        effects.iter().any(|effect| {
+            matches!(
+                effect,
+                Effect::Send {
+                    message: Message::Prepare { .. },
+                    ..
+                }
+            )
+        })
+    };
+    let asks = |effects: &Effects| {
+        effects.iter().any(|effect| {
+            matches!(effect, Effect::Propose(proposal) if proposal.kind == ProposalKind::BeginCopy)
+        })
+    };
+    assert!(asks(&effects) && !prepares(&effects), "{effects:?}");
+    alone.complete.remove(&B);
+    a.view(at(210), alone);
+    a.tick(at(2000));
+    let effects = a.take();
+    assert!(prepares(&effects) && !asks(&effects), "{effects:?}");
 }
 
 #[test]

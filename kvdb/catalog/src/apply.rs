@@ -95,6 +95,12 @@ impl Catalog {
                 primary,
                 leaving,
             } => self.shrink(*volume, *epoch, *primary, leaving, at_ms),
+            Command::BeginCopy {
+                volume,
+                epoch,
+                primary,
+                joining,
+            } => self.begin_copy(*volume, *epoch, *primary, *joining),
             Command::Grow {
                 volume,
                 epoch,

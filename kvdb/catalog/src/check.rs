@@ -47,6 +47,10 @@ impl Catalog {
             "only replicas are in the set",
         );
         rule(
+            volume.opened_set.is_subset(&volume.complete),
+            "who is in the set is complete",
+        );
+        rule(
             volume.unprotected_since_ms.is_none() == volume.is_whole(),
             "a set that lacks a replica says since when",
         );

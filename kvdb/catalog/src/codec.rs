@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 /// First bytes of every envelope.
 const MAGIC: u32 = 0x6b76_6462;
 /// The schema that this build writes, and the only one it reads.
-const SCHEMA: u16 = 1;
+const SCHEMA: u16 = 2;
 /// Bytes before the payload.
 pub const ENVELOPE_BYTES: usize = 16;
 /// Bytes of a payload at most.

@@ -112,6 +112,18 @@ pub enum Command {
         /// Who leaves.
         leaving: BTreeSet<ReplicaId>,
     },
+    /// The primary of exactly this epoch is about to copy over a replica that is not in the set: from now on, and until it is in
+    /// the set again, the replica is not complete. Refused for a replica in the set. The epoch stays.
+    BeginCopy {
+        /// Which volume.
+        volume: VolumeId,
+        /// The epoch that the primary serves.
+        epoch: Epoch,
+        /// Its primary.
+        primary: ReplicaId,
+        /// Who is copied to.
+        joining: ReplicaId,
+    },
     /// The primary of exactly this epoch adds a replica to the set (new epoch). Refused when the replica's domain is not
     /// active, its node has no replica of the volume, or its incarnation is not the node's registered one.
     Grow {
@@ -147,8 +159,8 @@ pub enum Command {
     /// First step of a deactivation: the domain is `Deactivating`, its replicas leave every set, primaries in it end
     /// (`Handover::Taken`), epochs of *all* volumes rise (I6). Refused for an unknown domain, the last active data domain, or
     /// when a volume would be left without an in-sync replica on a node in `answering` (in an active domain, not in this one),
-    /// unless `accept_data_loss`: then such a volume's set becomes all its replicas that answer in the other active domains
-    /// (none is known to be better), which the audit trail says; if none answers, its set keeps what it can. A witness
+    /// unless `accept_data_loss`: then such a volume's set becomes all its complete replicas that answer in the other active
+    /// domains (none is known to be better), which the audit trail says; if none answers, its set keeps what it can. A witness
     /// domain holds no replicas: no volume changes. A deactivation that failed may be asked for again.
     Deactivate {
         /// Which domain.

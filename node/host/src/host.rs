@@ -523,6 +523,7 @@ pub fn view(catalog: &Catalog, record: &VolumeRecord) -> View {
         released: record.handover == Handover::Released,
         granted_set: record.granted_set.clone(),
         eligible: registered.collect(),
+        complete: record.complete.clone(),
         domains: record
             .replicas
             .iter()

@@ -6,7 +6,7 @@ use isthmus_engine::{Proposal, ProposalKind, ReplicaId, VolumeId};
 /// The command by which the replica `me` of `volume` asks kvdb for what its engine proposes.
 ///
 /// # Panics
-/// When a growth names nobody.
+/// When a growth, or a copy, names nobody.
 #[must_use]
 pub fn command_of(volume: VolumeId, me: ReplicaId, proposal: &Proposal) -> Command {
     let (epoch, primary) = (proposal.epoch, me);
@@ -27,11 +27,17 @@ pub fn command_of(volume: VolumeId, me: ReplicaId, proposal: &Proposal) -> Comma
             primary,
             leaving: proposal.replicas.clone(),
         },
+        ProposalKind::BeginCopy => Command::BeginCopy {
+            volume,
+            epoch,
+            primary,
+            joining: joining(proposal),
+        },
         ProposalKind::Grow => Command::Grow {
             volume,
             epoch,
             primary,
-            joining: *proposal.replicas.first().expect("a growth names who joins"),
+            joining: joining(proposal),
         },
         ProposalKind::Renew => Command::Renew {
             volume,
@@ -44,4 +50,9 @@ pub fn command_of(volume: VolumeId, me: ReplicaId, proposal: &Proposal) -> Comma
             primary,
         },
     }
+}
+
+fn joining(proposal: &Proposal) -> ReplicaId {
+    let joining = proposal.replicas.first();
+    *joining.expect("a growth names who joins, a copy who is copied to")
 }

@@ -146,6 +146,27 @@ impl Catalog {
         Ok(Outcome::Changed(Answer::Epoch(next)))
     }
 
+    pub(super) fn begin_copy(
+        &mut self,
+        id: VolumeId,
+        epoch: Epoch,
+        primary: ReplicaId,
+        joining: ReplicaId,
+    ) -> Result<Outcome, Refusal> {
+        let volume = self.led_by(id, epoch, primary)?;
+        self.check_may_serve(volume, joining)?;
+        if volume.in_sync.contains(&joining) || volume.opened_set.contains(&joining) {
+            return Err(Refusal::Invalid(format!(
+                "replica {joining} is in the set: nothing is copied over it"
+            )));
+        }
+        if !volume.complete.contains(&joining) {
+            return Ok(Outcome::Unchanged(Answer::Epoch(epoch)));
+        }
+        self.volume_mut(id)?.complete.remove(&joining);
+        Ok(Outcome::Changed(Answer::Epoch(epoch)))
+    }
+
     pub(super) fn grow(
         &mut self,
         id: VolumeId,
@@ -170,6 +191,7 @@ impl Catalog {
         let volume = self.volume_mut(id)?;
         volume.epoch = next;
         volume.in_sync.insert(joining);
+        volume.complete.insert(joining);
         volume.follow_set();
         volume.note_protection(at_ms);
         Ok(Outcome::Changed(Answer::Epoch(next)))

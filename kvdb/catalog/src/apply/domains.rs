@@ -99,7 +99,9 @@ impl Catalog {
             return;
         };
         let survivors = if is_lost {
-            self.serving_replicas(volume, answering, id)
+            let mut survivors = self.serving_replicas(volume, answering, id);
+            survivors.retain(|replica| volume.complete.contains(replica));
+            survivors
         } else {
             BTreeSet::new()
         };

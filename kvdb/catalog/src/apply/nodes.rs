@@ -88,6 +88,10 @@ impl Catalog {
                 volume.end_taken();
             }
             volume.remove(is_lost);
+            let counts = volume.opened_set.clone();
+            volume
+                .complete
+                .retain(|replica| !is_lost(*replica) || counts.contains(replica));
             volume.note_protection(at_ms);
         }
         Ok(())

@@ -54,6 +54,7 @@ impl Catalog {
             primary: None,
             opened: true,
             opened_set: in_sync.clone(),
+            complete: in_sync.clone(),
             in_sync,
             granted_set: BTreeSet::new(),
             handover: Handover::Released,

@@ -102,6 +102,35 @@ fn accepting_data_loss_takes_the_replicas_that_answer_and_says_so() {
 }
 
 #[test]
+fn a_replica_that_is_being_copied_over_never_serves_not_even_where_a_loss_is_accepted() {
+    let mut cluster = Cluster::with_volume();
+    cluster.serve(1);
+    cluster.done(cluster.shrink(1, &[2]));
+    let demo = cluster.demo();
+    assert_eq!(demo.complete, replicas(&[1, 2]), "an old state is a state");
+    let primary = demo.primary.unwrap();
+    let joining = *replicas(&[2]).first().unwrap();
+    cluster.done(Command::BeginCopy {
+        volume: DEMO,
+        epoch: demo.epoch,
+        primary,
+        joining,
+    });
+    assert_eq!(cluster.demo().complete, replicas(&[1]));
+    cluster.done(Command::Deactivate {
+        domain: A,
+        answering: nodes(&[2, 3]),
+        accept_data_loss: true,
+    });
+    let demo = cluster.demo();
+    assert_eq!(
+        (demo.in_sync.clone(), demo.primary),
+        (replicas(&[1]), None),
+        "it waits for the site that holds it"
+    );
+}
+
+#[test]
 fn accepting_data_loss_with_nobody_left_keeps_the_set() {
     let mut cluster = Cluster::with_volume();
     cluster.serve(1);

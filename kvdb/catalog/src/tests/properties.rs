@@ -92,6 +92,12 @@ fn command(catalog: &Catalog, step: &Step) -> Command {
             primary,
             leaving: [registered(step.other)].into(),
         },
+        8 if step.accept => Command::BeginCopy {
+            volume,
+            epoch,
+            primary,
+            joining: registered(step.other),
+        },
         8 => Command::Grow {
             volume,
             epoch,
