@@ -5,10 +5,12 @@
 //! takes what came of it ([`Group::take_outputs`]). Replaced are: the transport (calls get lost, late, or cut off), the kernel's disk, the
 //! process (an executor), and the clock. Everything above these seams is the code of `isthmusd`.
 //!
-//! Reading order: `process` (one life of a member), `shared_disk`, `wires`, [`forming`] (a new cluster), [`soak`] (a group alone,
+//! Reading order: `plan`, `process` (one life of a member), `shared_disk`, `wires`, `calls`, [`forming`] (a new cluster), [`soak`] (a group alone,
 //! under everything).
 
+mod calls;
 pub mod forming;
+mod plan;
 mod process;
 mod shared_disk;
 pub mod soak;
@@ -19,10 +21,9 @@ use crate::checkers::votes::Votes;
 use crate::clock::NodeClock;
 use crate::schedule::{MICROSECOND, MILLISECOND, SECOND, Schedule};
 use bytes::Bytes;
-use isthmus_catalog::{Answer, Catalog, Command};
+use isthmus_catalog::{Catalog, Command};
 use isthmus_engine::{Incarnation, NodeId};
-use isthmus_journal::Shape;
-use isthmus_kvdb::{KvdbConfig, KvdbError, KvdbMetrics};
+use isthmus_kvdb::{KvdbConfig, KvdbMetrics};
 use isthmus_simulated_disk::Random;
 use parking_lot::Mutex;
 use process::{CallAnswer, Process, Said, Service};
@@ -33,90 +34,14 @@ use std::sync::Arc;
 use std::time::Duration;
 use wires::Wires;
 
-pub use process::{Formation, Identity};
+pub use plan::{GroupPlan, Output};
+pub use process::Formation;
 pub use wires::{MEMBERS, WiresPlan};
 
 /// How often the sessions' state is looked at.
 const SESSIONS_LOOK: u64 = 100 * MILLISECOND;
 /// How often it is looked whether a member has stopped by itself.
 const LOOK: u64 = SECOND;
-
-/// What a group is like.
-#[derive(Clone, Copy, Debug)]
-pub struct GroupPlan {
-    /// How fast each member's clock runs, for a million true nanoseconds.
-    pub clock_rates: [u64; MEMBERS],
-    /// What lies between the members.
-    pub wires: WiresPlan,
-    /// After how long without a sign of life a session is given up.
-    pub session_timeout: u64,
-    /// Log entries from one snapshot to the next.
-    pub snapshot_entries: u64,
-    /// Each member's journal.
-    pub shape: Shape,
-    /// How long a voter waits before it stands for election, at least.
-    pub election_min: Duration,
-}
-
-impl Default for GroupPlan {
-    /// As shipped, on good machines.
-    fn default() -> GroupPlan {
-        GroupPlan {
-            clock_rates: [1_000_000; MEMBERS],
-            wires: WiresPlan::default(),
-            session_timeout: 2 * SECOND,
-            snapshot_entries: 1000,
-            shape: Shape {
-                segment_bytes: 8 << 20,
-                segments: 8,
-            },
-            election_min: Duration::from_millis(500),
-        }
-    }
-}
-
-/// What comes of it.
-#[derive(Debug)]
-pub enum Output {
-    /// A member's present start is noted by the cluster.
-    Registered {
-        /// Which member.
-        member: usize,
-        /// In which life.
-        life: u64,
-    },
-    /// A member has applied something: the newest catalog there.
-    News {
-        /// Which member.
-        member: usize,
-        /// In which life.
-        life: u64,
-        /// What is applied.
-        catalog: Arc<Catalog>,
-    },
-    /// A proposal has come to its end.
-    Proposed {
-        /// Which member was asked.
-        member: usize,
-        /// In which life.
-        life: u64,
-        /// The asker's word for it.
-        token: u64,
-        /// What came of it.
-        result: Result<Answer, KvdbError>,
-    },
-    /// A linearizable read has come to its end.
-    Confirmed {
-        /// Which member was asked.
-        member: usize,
-        /// In which life.
-        life: u64,
-        /// The asker's word for it.
-        token: u64,
-        /// What came of it.
-        result: Option<Arc<Catalog>>,
-    },
-}
 
 /// What reaches a process.
 #[derive(Debug)]
@@ -554,24 +479,6 @@ impl Group {
         }
     }
 
-    /// A session is up where both ways are whole, and is given up after a time of silence.
-    fn look_at_sessions(&mut self) {
-        self.schedule.after(SESSIONS_LOOK, Event::Sessions);
-        let now = self.now();
-        for from in 0..MEMBERS {
-            for to in (0..MEMBERS).filter(|to| *to != from) {
-                let is_whole = !self.wires.is_cut(from, to) && !self.wires.is_cut(to, from);
-                if is_whole && self.answers(from) && self.answers(to) {
-                    self.silent_since[from][to] = now;
-                }
-                let is_reached = now - self.silent_since[from][to] < self.plan.session_timeout;
-                if let Some(process) = &self.members[from].process {
-                    process.set_reached(to, is_reached);
-                }
-            }
-        }
-    }
-
     fn give(&mut self, index: usize, inbound: Inbound) {
         match inbound {
             Inbound::Request {
@@ -694,72 +601,5 @@ impl Group {
                 });
             }
         }
-    }
-
-    fn send_request(
-        &mut self,
-        from: usize,
-        to: NodeId,
-        (service, request): (Service, Bytes),
-        within: Duration,
-        answer: CallAnswer,
-    ) {
-        let to = to.0 as usize - 1;
-        self.calls_made += 1;
-        let call = self.calls_made;
-        let life = self.members[from].life;
-        self.calls.insert(
-            call,
-            Call {
-                from,
-                life,
-                to,
-                request: request.clone(),
-                answer: Some(answer),
-            },
-        );
-        // Whoever asks waits no longer than this, whatever becomes of the rest; nor do we remember the call.
-        let within = u64::try_from(within.as_nanos())
-            .unwrap_or(u64::MAX)
-            .min(60 * SECOND);
-        let late = Inbound::Answer {
-            call,
-            result: Err(io::ErrorKind::TimedOut.into()),
-        };
-        self.deliver(from, life, within * 101 / 100 + MILLISECOND, late);
-        let delay = self.wires.delay(from, to, &mut self.random);
-        let target = &self.members[to];
-        match delay {
-            Some(delay) if target.process.is_some() => {
-                let inbound = Inbound::Request {
-                    call,
-                    from,
-                    service,
-                    request,
-                };
-                self.deliver(to, target.life, delay, inbound);
-            }
-            // No session: an error soon, or silence until the asker gives up.
-            _ if self.random.chance(1, 2) => {
-                let delay = self.random.below(2 * MILLISECOND);
-                let result = Err(io::ErrorKind::NotConnected.into());
-                self.deliver(from, life, delay, Inbound::Answer { call, result });
-            }
-            _ => {}
-        }
-    }
-
-    fn answer(&mut self, by: usize, call: u64, result: io::Result<Bytes>) {
-        let Some((from, life)) = self.calls.get(&call).map(|call| (call.from, call.life)) else {
-            return;
-        };
-        if let Some(delay) = self.wires.delay(by, from, &mut self.random) {
-            self.deliver(from, life, delay, Inbound::Answer { call, result });
-        }
-    }
-
-    fn deliver(&mut self, to: usize, life: u64, delay: u64, inbound: Inbound) {
-        self.schedule
-            .after(delay, Event::Deliver { to, life, inbound });
     }
 }

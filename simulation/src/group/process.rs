@@ -6,7 +6,7 @@ use bytes::Bytes;
 use isthmus_catalog::{
     Answer, Catalog, Cause, Command, DomainRecord, NodeRecord, Refusal, Request, RequestId,
 };
-use isthmus_engine::{DomainId, Incarnation, NodeId};
+use isthmus_engine::{DomainId, NodeId};
 use isthmus_kvdb::peers::PeerAnswer;
 use isthmus_kvdb::{
     Bypass, Detour, Kvdb, KvdbConfig, KvdbError, KvdbMetrics, Observer, Peers, Runtime,
@@ -80,17 +80,6 @@ pub(super) enum Service {
 }
 
 type Sayings = Arc<Mutex<Vec<Said>>>;
-
-/// Who a process is.
-#[derive(Clone, Debug)]
-pub struct Identity {
-    /// The node.
-    pub node: NodeId,
-    /// Of its store.
-    pub incarnation: Incarnation,
-    /// Starts of its store, this one included.
-    pub starts: u64,
-}
 
 /// What the first node of a new cluster forms it of.
 #[derive(Clone, Debug)]
