@@ -14,18 +14,26 @@ impl Replica {
             return None;
         }
         match &self.role {
-            Role::Primary(primary) if primary.phase == Phase::Serving => primary
-                .members
-                .iter()
-                .find(|(_, member)| {
-                    member.joiner.is_none() && member.stage == Stage::Aligned && !member.unable
-                })
-                .map(|(node, _)| *node),
+            Role::Primary(primary) if primary.phase == Phase::Serving => {
+                self.members_in_reach().first().copied()
+            }
             Role::Following(following) if following.aligned && !following.joining => {
                 Some(following.primary)
             }
             Role::Primary(_) | Role::Following(_) | Role::Idle => None,
         }
+    }
+
+    /// The other members of the set that take part now, as far as this primary knows.
+    #[must_use]
+    pub fn members_in_reach(&self) -> Vec<NodeId> {
+        let Role::Primary(primary) = &self.role else {
+            return Vec::new();
+        };
+        let in_reach = primary.members.iter().filter(|(_, member)| {
+            member.joiner.is_none() && member.stage == Stage::Aligned && !member.unable
+        });
+        in_reach.map(|(node, _)| *node).collect()
     }
 
     /// A member asks for blocks as of at least `committed`. Returns whether it may have them: they are as of this replica's

@@ -62,6 +62,26 @@ impl Replica {
         true
     }
 
+    /// Its records were lost: it begins anew outside of the set, with an empty log and everything to copy. What it promised and took
+    /// before concerns nobody any more: the set that kvdb has committed is without it, so whoever serves has done without its promise.
+    /// The caller makes [`Replica::durable`] durable before it calls [`Replica::become_able`].
+    ///
+    /// # Panics
+    /// When it is able, or in the set.
+    pub fn forget(&mut self) {
+        assert!(
+            self.unable.is_some() && self.is_outside(),
+            "only an unable replica outside of the set may forget its records"
+        );
+        self.log = crate::log::Log::default();
+        self.whole = false;
+        if let Some(view) = &self.view
+            && view.configuration.epoch > self.configuration.epoch
+        {
+            self.configuration = view.configuration.clone();
+        }
+    }
+
     /// Why the replica can't take part, if it can't.
     #[must_use]
     pub fn unable_because(&self) -> Option<&str> {

@@ -3,7 +3,7 @@
 //! Records are whole blocks. A write that covers a part of a block is *merged*: the block is locked, whatever was ordered for it before is
 //! committed, it is read, and ordered as a whole. Requests that touch a locked block wait behind.
 
-use super::{Context, Doubtful, Mirror, StoreWork};
+use super::{Context, Doubtful, Mirror, Reader, StoreWork};
 use crate::output::{ClientError, ClientRequest, Outcome, Run};
 use crate::wire::{Payload, RECORD_BLOCKS_MAX, record_head};
 use bytes::{Bytes, BytesMut};
@@ -102,6 +102,36 @@ fn changes(request: &ClientRequest) -> bool {
 
 static ZERO_BLOCK: [u8; BLOCK_BYTES as usize] = [0; BLOCK_BYTES as usize];
 
+/// The blocks that a request gives new content, so that they need space.
+fn written(request: &ClientRequest) -> Vec<BlockRange> {
+    let whole = |piece: Piece| match piece {
+        Piece::Blocks(range) => range,
+        Piece::Part { block, .. } => BlockRange::new(block, 1),
+    };
+    match request {
+        ClientRequest::Write { offset, data } => pieces(*offset, data.len() as u64)
+            .into_iter()
+            .map(whole)
+            .collect(),
+        ClientRequest::Zero { offset, length } => pieces(*offset, *length)
+            .into_iter()
+            .filter(|piece| matches!(piece, Piece::Part { .. }))
+            .map(whole)
+            .collect(),
+        ClientRequest::Read { .. }
+        | ClientRequest::Trim { .. }
+        | ClientRequest::Flush
+        | ClientRequest::Status { .. } => Vec::new(),
+    }
+}
+
+impl Merge {
+    /// The block that it will write.
+    pub(super) fn range(&self) -> BlockRange {
+        BlockRange::new(self.block, 1)
+    }
+}
+
 impl<R> Mirror<R> {
     /// A client asks for something.
     pub fn submit(&mut self, context: &mut Context<'_, R>, reply: R, request: ClientRequest) {
@@ -141,7 +171,10 @@ impl<R> Mirror<R> {
         if !changes(request) || !self.engine.is_serving() {
             return false;
         }
-        !self.waiting.is_empty() || !self.has_room(context) || self.is_locked(request)
+        !self.waiting.is_empty()
+            || !self.has_room(context)
+            || self.is_locked(request)
+            || !self.has_space_for(&written(request))
     }
 
     /// Whether a client's change may be ordered. A checkpoint journals again what is in doubt, so that must never be more than
@@ -175,6 +208,18 @@ impl<R> Mirror<R> {
             };
             if self.engine.is_serving() && (!self.has_room(context) || self.is_locked(request)) {
                 break;
+            }
+            let ranges = written(request);
+            if self.engine.is_serving() && !self.has_space_for(&ranges) {
+                let Some(error) = self.without_space(context, &ranges) else {
+                    break;
+                };
+                // Stepping down has answered everything that waited.
+                if self.waiting.front() == Some(&number) {
+                    self.waiting.pop_front();
+                    self.part_done(context, number, Some(error));
+                }
+                continue;
             }
             self.waiting.pop_front();
             if let Some(request) = self
@@ -404,8 +449,17 @@ impl<R> Mirror<R> {
             return;
         }
         merge.reading = true;
-        let op = self.store_op(StoreWork::MergeRead(id));
+        let op = self.store_op(StoreWork::MergeRead { id, again: false });
         self.store.read(op, block);
+    }
+
+    /// What was bad in a merge's block is mended, or can't be.
+    pub(super) fn merge_again(&mut self, id: u64) {
+        if let Some(merge) = self.merges.get(&id) {
+            let block = merge.range();
+            let op = self.store_op(StoreWork::MergeRead { id, again: true });
+            self.store.read(op, block);
+        }
     }
 
     pub(super) fn merge_read_done(
@@ -414,7 +468,14 @@ impl<R> Mirror<R> {
         id: u64,
         data: &Bytes,
         bad: &[u64],
+        again: bool,
     ) {
+        if !bad.is_empty() && !again && self.merges.contains_key(&id) {
+            self.found_bad(context, bad);
+            if self.wait_for_mending(Reader::Merge(id), bad) {
+                return;
+            }
+        }
         let Some(merge) = self.merges.remove(&id) else {
             return;
         };
@@ -427,7 +488,6 @@ impl<R> Mirror<R> {
             let payload = Payload::new(self.volume, range, block.freeze());
             self.order(context, merge.request, RecordKind::Write, range, payload);
         } else {
-            self.bad_blocks += 1;
             error = Some(self.bad_block(merge.block));
         }
         self.part_done(context, merge.request, error);
@@ -436,7 +496,7 @@ impl<R> Mirror<R> {
 
     fn bad_block(&self, block: u64) -> ClientError {
         ClientError::Unreadable(format!(
-            "block {block} of this node's replica does not match its checksum, and was not returned"
+            "block {block} of this node's replica does not match its checksum, and no other in-sync replica has answered with a good copy"
         ))
     }
 
@@ -449,8 +509,21 @@ impl<R> Mirror<R> {
             return;
         };
         let range = read.range;
-        let store_op = self.store_op(StoreWork::ClientRead(op));
+        let store_op = self.store_op(StoreWork::ClientRead { op, again: false });
         self.store.read(store_op, range);
+    }
+
+    /// What was bad in a read is mended, or can't be.
+    pub(super) fn fetch_again(&mut self, op: ClientOp) {
+        if let Some(read) = self
+            .operations
+            .get(&op)
+            .and_then(|operation| operation.read.as_ref())
+        {
+            let range = read.range;
+            let store_op = self.store_op(StoreWork::ClientRead { op, again: true });
+            self.store.read(store_op, range);
+        }
     }
 
     pub(super) fn client_read_done(
@@ -459,16 +532,15 @@ impl<R> Mirror<R> {
         op: ClientOp,
         data: Bytes,
         bad: &[u64],
+        again: bool,
     ) {
         if let Some(block) = bad.first() {
-            self.bad_blocks += bad.len() as u64;
-            context.outputs.events.push((
-                self.volume,
-                format!(
-                    "{} blocks don't match their checksums, the first is {block}",
-                    bad.len()
-                ),
-            ));
+            if !again {
+                self.found_bad(context, bad);
+                if self.wait_for_mending(Reader::Client(op), bad) {
+                    return;
+                }
+            }
             let error = self.bad_block(*block);
             self.fail_operation(context, op, &error);
             return;
