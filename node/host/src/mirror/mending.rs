@@ -129,13 +129,24 @@ impl Mending {
 }
 
 impl<R> Mirror<R> {
-    /// Blocks (ascending) were found bad: they are counted, and asked for where someone has good ones.
+    /// Blocks (ascending) were found bad: they are counted, and asked for where someone has good ones. The others of their extents
+    /// are looked at, too.
     pub(super) fn found_bad(&mut self, context: &mut Context<'_, R>, blocks: &[u64]) {
+        for block in blocks {
+            if !self.mending.bad.contains(block) {
+                self.scrub.look_at(block / EXTENT_BLOCKS);
+            }
+        }
+        self.note_bad(context, blocks);
+        self.scrub_soon();
+    }
+
+    /// As [`Mirror::found_bad`], where all of the extent was read.
+    pub(super) fn note_bad(&mut self, context: &mut Context<'_, R>, blocks: &[u64]) {
         let mut new = 0u64;
         for block in blocks {
             if self.mending.bad.len() < BAD_MAX && self.mending.bad.insert(*block) {
                 new += 1;
-                self.scrub.look_at(block / EXTENT_BLOCKS);
             }
         }
         if new > 0 {

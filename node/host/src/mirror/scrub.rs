@@ -96,10 +96,7 @@ impl<R> Mirror<R> {
     pub(super) fn scrub_done(&mut self, context: &mut Context<'_, R>, bad: &[u64]) {
         self.scrub.reading = false;
         if !bad.is_empty() {
-            // All of the extent was read: no need to look at it again.
-            let before = self.scrub.soon.clone();
-            self.found_bad(context, bad);
-            self.scrub.soon = before;
+            self.note_bad(context, bad);
         }
         self.scrub_soon();
     }
