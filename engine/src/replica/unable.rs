@@ -88,12 +88,12 @@ impl Replica {
         self.unable.as_deref()
     }
 
-    /// Whether kvdb's set, as far as is known here, is without this replica, and others are in it.
+    /// Whether kvdb's set is without this replica, for good: opened, so that kvdb does not go back to an earlier set (I3).
     #[must_use]
     pub fn is_outside(&self) -> bool {
         self.view.as_ref().is_some_and(|view| {
-            let in_sync = &view.configuration.in_sync;
-            !in_sync.is_empty() && !in_sync.contains(&self.me)
+            let configuration = &view.configuration;
+            configuration.opened && !configuration.in_sync.contains(&self.me)
         })
     }
 

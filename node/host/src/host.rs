@@ -232,7 +232,11 @@ impl<D: Disk, R> Host<D, R> {
             if !record.replicas.contains(&self.me.node) {
                 continue;
             }
-            if self.damaged.contains(volume) && !record.in_sync.contains(&self.me) {
+            // Neither in the set, nor in one that kvdb may go back to (I3).
+            if self.damaged.contains(volume)
+                && !record.in_sync.contains(&self.me)
+                && !record.opened_set.contains(&self.me)
+            {
                 self.remove_damaged(*volume, outputs);
             }
             if !self.mirrors.contains_key(volume) && !self.closed.contains_key(volume) {
@@ -556,6 +560,14 @@ impl<D: Disk, R> Host<D, R> {
             mirror.on_durable(context!(self, now, outputs), durable);
             mirror.take_deferred(context!(self, now, outputs));
             mirror.begin_waiting(context!(self, now, outputs));
+            for _ in 0..ROUNDS_MAX {
+                if !mirror.wants_space() {
+                    break;
+                }
+                mirror.look_at_space(context!(self, now, outputs), &mut self.disk);
+                mirror.take_deferred(context!(self, now, outputs));
+                mirror.begin_waiting(context!(self, now, outputs));
+            }
         }
         // What that journalled or submitted starts now.
         self.journal.step(&mut self.disk);

@@ -36,7 +36,7 @@ use attachment::Waiter;
 use checkpoint::Checkpoint;
 use clients::{Merge, Operation, Request};
 use copying::{Joining, SourceRead, Target};
-use fault::{Applying, Fault};
+use fault::{Applying, Backoff, Fault};
 use mending::{Mending, MendingRead, Reader};
 use messages::Arrival;
 use scrub::Scrub;
@@ -159,6 +159,7 @@ pub struct Mirror<R> {
     /// The last record that gives blocks back.
     last_clear: Seq,
     fault: Option<Fault>,
+    backoff: Backoff,
     space: Space,
     mending: Mending,
     scrub: Scrub,

@@ -288,7 +288,10 @@ pub enum Copying {
         checksums: Vec<u32>,
     },
     /// Primary to member: "is there room for more data of this volume where you are?"
-    AskSpace,
+    AskSpace {
+        /// Slots that what I have under way may need, some of it on its way to you.
+        slots: u32,
+    },
     /// The answer.
     Space {
         /// Whether there is none.

@@ -345,8 +345,8 @@ impl<R> Mirror<R> {
                 bad,
                 checksums,
             } => self.on_mended(context, from, (id, as_of), (holes, bad), &checksums, body),
-            Copying::AskSpace => {
-                self.space_asked(from);
+            Copying::AskSpace { slots } => {
+                self.space_asked(from, slots);
                 Ok(())
             }
             Copying::Space { short } => {

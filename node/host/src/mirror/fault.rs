@@ -19,8 +19,11 @@ use isthmus_volume::{RegionMap, StoreOp};
 use std::io;
 use std::time::Duration;
 
-/// How often a full replica tries again.
+/// How soon a full replica tries again; longer, up to the second, when it was full again soon after it had found space.
 pub(super) const AGAIN: Duration = Duration::from_secs(1);
+const AGAIN_MAX: Duration = Duration::from_secs(32);
+/// How soon is soon.
+const SOON: Duration = Duration::from_secs(60);
 /// Slots that a replica must get to be able again, beyond what it needs: so that it is not full again at once.
 pub(super) const SLOTS_AGAIN: u32 = 4;
 
@@ -37,6 +40,25 @@ pub(super) struct Fault {
     pub since: Time,
     next_try: Time,
     way_back: WayBack,
+}
+
+/// How long to wait before trying again.
+#[derive(Debug, Default)]
+pub(super) struct Backoff {
+    able_since: Option<Time>,
+    wait: Duration,
+}
+
+impl Backoff {
+    fn begin(&mut self, now: Time) -> Duration {
+        let soon = self.able_since.is_some_and(|since| now.since(since) < SOON);
+        self.wait = if soon {
+            (self.wait * 2).clamp(AGAIN, AGAIN_MAX)
+        } else {
+            AGAIN
+        };
+        self.wait
+    }
 }
 
 /// How far a replica that lost its records is.
@@ -93,14 +115,16 @@ impl<R> Mirror<R> {
             kind,
             reason: reason.clone(),
             since: context.now,
-            next_try: context.now + AGAIN,
+            next_try: context.now + self.backoff.begin(context.now),
             way_back: WayBack::Waiting,
         });
+        // Nothing is taken from its peers any more: what waited goes nowhere. Neither does what waits to go out: it tells of records that
+        // may never be durable here, and what is said now must not wait behind it.
+        self.deferred.clear();
+        self.held.clear();
         self.with_engine(context, |engine, now, effects| {
             engine.become_unable(now, reason, effects)
         });
-        // Nothing is taken from its peers any more: what waited goes nowhere.
-        self.deferred.clear();
         self.fail_waiting(context);
     }
 
@@ -137,7 +161,7 @@ impl<R> Mirror<R> {
         let Some(fault) = self.fault.as_mut().filter(|_| due) else {
             return;
         };
-        fault.next_try = context.now + AGAIN;
+        fault.next_try = context.now + self.backoff.wait.max(AGAIN);
         if fault.kind == FaultKind::Lost {
             self.look_at_lost(context, disk);
         } else if self.misses_records() {
@@ -156,6 +180,7 @@ impl<R> Mirror<R> {
             able = engine.become_able(now, effects);
         });
         if able && self.fault.take().is_some() {
+            self.backoff.able_since = Some(context.now);
             self.space.found();
             context.outputs.events.push((
                 self.volume,

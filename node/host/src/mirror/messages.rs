@@ -83,6 +83,9 @@ impl<R> Mirror<R> {
                         self.want_space_for(&[range]);
                         return;
                     }
+                    if self.space_may_come(context) {
+                        return;
+                    }
                     // To be said before it is acknowledged: the primary has room, or it would not have ordered it.
                     let reason = "the disk of this node is full; free space: the replica then comes back by itself";
                     self.fail(context, FaultKind::Full, reason.into());

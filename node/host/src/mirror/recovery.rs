@@ -2,7 +2,7 @@
 
 use super::checkpoint::{STATE_VERSION, State};
 use super::effects::JournalledChange;
-use super::fault::mark_of;
+use super::fault::{Backoff, mark_of};
 use super::mending::Mending;
 use super::scrub::Scrub;
 use super::space::Space;
@@ -131,6 +131,7 @@ impl<R> Recovering<R> {
             applying: VecDeque::new(),
             last_clear: Seq::ZERO,
             fault: None,
+            backoff: Backoff::default(),
             space: Space::default(),
             mending: Mending::default(),
             scrub: Scrub::from(scrub_at),

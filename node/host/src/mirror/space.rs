@@ -14,6 +14,8 @@ use std::time::Duration;
 
 /// How long members have to say whether they have room.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
+/// Slots that a primary's question may make a member reserve, beyond its own needs.
+const SLOTS_ASKED_MAX: u32 = 1024;
 /// For how long their answers are believed.
 const BELIEVED: Duration = Duration::from_secs(3);
 
@@ -110,17 +112,29 @@ impl<R> Mirror<R> {
     }
 
     /// A member's primary wants to know whether there is room here.
-    pub(super) fn space_asked(&mut self, from: NodeId) {
+    pub(super) fn space_asked(&mut self, from: NodeId, theirs: u32) {
         self.space.askers.insert(from);
-        self.space.wanted = self
-            .space
-            .wanted
-            .max(self.slots_needed(&[]) + fault::SLOTS_AGAIN);
+        // Some records are counted on both sides: what matters is that none is on neither.
+        let slots = self.slots_needed(&[]) + theirs.min(SLOTS_ASKED_MAX) + fault::SLOTS_AGAIN;
+        self.space.wanted = self.space.wanted.max(slots);
         self.store_busy = true;
     }
 
+    /// Whether the next checkpoint may give space back that is missing now: worth a moment.
+    pub(super) fn space_may_come(&self, context: &Context<'_, R>) -> bool {
+        let since = self.space.short_since.unwrap_or(context.now);
+        context.now.since(since) < ANSWER_WITHIN
+            && (self.store.wants_checkpoint() || self.checkpoint.is_running())
+    }
+
+    /// Whether something waits for space to be reserved.
+    #[must_use]
+    pub fn wants_space(&self) -> bool {
+        self.space.wanted > 0 && self.fault.is_none()
+    }
+
     /// Reserves what is wanted, and looks again where it could not be had.
-    pub(super) fn look_at_space<D: Disk>(&mut self, context: &mut Context<'_, R>, disk: &mut D) {
+    pub fn look_at_space<D: Disk>(&mut self, context: &mut Context<'_, R>, disk: &mut D) {
         let again = self.space.short_since.is_some() && context.now >= self.space.next_try;
         if again {
             self.space.wanted = self
@@ -207,6 +221,9 @@ impl<R> Mirror<R> {
             self.want_space_for(ranges);
             return Verdict::Wait;
         }
+        if self.space_may_come(context) {
+            return Verdict::Wait;
+        }
         let members = self.engine.members_in_reach();
         if members.is_empty() {
             return Verdict::Refuse;
@@ -224,7 +241,8 @@ impl<R> Mirror<R> {
             return Verdict::Wait;
         }
         for member in members {
-            let frame = self.copying_frame(member, &Copying::AskSpace, Bytes::new());
+            let slots = self.slots_needed(ranges);
+            let frame = self.copying_frame(member, &Copying::AskSpace { slots }, Bytes::new());
             context.outputs.frames.push(frame);
         }
         self.space.asked = Some((context.now, BTreeMap::new()));

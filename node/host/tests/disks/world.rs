@@ -299,6 +299,11 @@ impl World {
         }
     }
 
+    /// Virtual time.
+    pub fn since_start(&self) -> Duration {
+        Duration::from_nanos(self.now)
+    }
+
     pub fn run_for(&mut self, duration: Duration) {
         let end = self.now + duration.as_nanos() as u64;
         while self.now < end {
