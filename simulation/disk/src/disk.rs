@@ -192,6 +192,14 @@ impl SimulatedDisk {
         }
     }
 
+    /// The next `times` writes to files whose path begins with `path` find the disk full, reserved space or not: as on a file system that
+    /// does not keep its word, or copies on write.
+    pub fn find_no_space(&mut self, path: &str, times: u32) {
+        if times > 0 {
+            self.failures.no_space.push((path.to_owned(), times));
+        }
+    }
+
     /// Whether everything that changes anything fails, as on a file system that was remounted read-only.
     pub fn set_read_only(&mut self, read_only: bool) {
         self.failures.read_only = read_only;

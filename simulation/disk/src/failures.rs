@@ -19,6 +19,8 @@ pub enum Operation {
 pub struct Failures {
     /// Operations that fail, and how often still.
     pub next: Vec<(Operation, String, u32)>,
+    /// Writes that find no space, and how often still.
+    pub no_space: Vec<(String, u32)>,
     /// Writes that are lost.
     pub lost: Vec<String>,
     /// Writes that land elsewhere, and how far off.
@@ -35,6 +37,16 @@ impl Failures {
     pub fn check(&mut self, kind: Operation, path: &str) -> io::Result<()> {
         if kind != Operation::Read {
             self.check_read_only()?;
+        }
+        let full = |(begin, _): &(String, u32)| path.starts_with(begin);
+        if kind == Operation::Write
+            && let Some(at) = self.no_space.iter().position(full)
+        {
+            self.no_space[at].1 -= 1;
+            if self.no_space[at].1 == 0 {
+                self.no_space.remove(at);
+            }
+            return Err(io::ErrorKind::StorageFull.into());
         }
         let hit = self
             .next
