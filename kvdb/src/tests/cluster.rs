@@ -258,6 +258,13 @@ impl Cluster {
         self.disks.insert(node, SharedDisk::formatted(99));
     }
 
+    /// Nothing can be written to the node's journal any more.
+    pub(super) fn fail_disk(&self, node: NodeId) {
+        for segment in 0..8 {
+            self.disks[&node].fail_writes(&format!("raft/journal/segment-{segment:04}"));
+        }
+    }
+
     pub(super) fn crash_disk(&self, node: NodeId) {
         self.disks[&node].crash();
     }

@@ -40,9 +40,10 @@ impl Detour {
         }
     }
 
-    /// Whether the leader, as far as one is known, has no session with this node.
+    /// Whether the leader, as far as one is known, has no session with this node; or kvdb has stopped here, its disk failing.
     fn is_cut_off(&self) -> bool {
-        let leader = self.kvdb.metrics().leader;
+        let metrics = self.kvdb.metrics();
+        let leader = metrics.leader.filter(|_| metrics.stopped.is_none());
         leader.is_none_or(|leader| leader != self.me && !self.reaches(leader))
     }
 

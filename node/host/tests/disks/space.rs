@@ -156,3 +156,44 @@ fn writes_side_by_side_never_take_the_space_of_each_other() {
         }
     }
 }
+
+#[test]
+fn a_write_behind_a_trim_of_its_extent_does_not_count_on_the_slot_that_the_trim_gives_back() {
+    for seed in 0..10 {
+        let mut world = World::new(200 + seed, &[64]);
+        world.attach(0, 1);
+        world.write(0, 1, 0, BLOCKS_A_MIB, 1).unwrap();
+        for node in 0..2 {
+            world.checkpoint(node);
+            limit(&mut world, node, 0);
+        }
+        let mut mib = 1;
+        while world
+            .write(0, 1, mib * BLOCKS_A_MIB, BLOCKS_A_MIB, mib as u8)
+            .is_ok()
+        {
+            mib += 1;
+        }
+        let trim = isthmus_host::ClientRequest::Trim {
+            offset: 0,
+            length: 1 << 20,
+        };
+        let write = isthmus_host::ClientRequest::Write {
+            offset: 0,
+            data: vec![9; 1 << 20].into(),
+        };
+        let (trim, write) = (world.submit(0, 1, trim), world.submit(0, 1, write));
+        world.finish(trim).unwrap();
+        let written = world.finish(write);
+        assert!(
+            matches!(written, Ok(_) | Err(ClientError::NoSpace(_))),
+            "{written:?}"
+        );
+        world.run_for(Duration::from_secs(2));
+        for node in 0..2 {
+            assert_eq!(world.status(node, 1).fault, None, "{:#?}", world.events);
+        }
+        let fill = if written.is_ok() { 9 } else { 0 };
+        assert!(world.holds(0, 1, 0, BLOCKS_A_MIB, fill));
+    }
+}
