@@ -1,7 +1,7 @@
 //! One volume's replica on this node: its engine, its extents, the bytes of records that are still in doubt, its clients.
 //!
-//! Modules in reading order: `effects` (what the engine asks for is done), `messages` (frames in), `clients` (requests in, blocks and
-//! bytes), `attachment` (who may come), `copying` (resync, both sides), `checkpoint`, `recovery`; and for disks that are not what they
+//! Modules in reading order: `effects` (what the engine asks for is done), `messages` (frames in), `clients` and `pieces` (requests in,
+//! blocks and bytes), `attachment` (who may come), `copying` (resync, both sides), `checkpoint`, `recovery`; and for disks that are not what they
 //! should be: `fault` (full, failing, lost), `space` (reserved before it is needed), `mending` (bad blocks), `scrub`.
 
 mod attachment;
@@ -12,6 +12,7 @@ mod effects;
 mod fault;
 mod mending;
 mod messages;
+mod pieces;
 mod recovery;
 mod scrub;
 mod space;

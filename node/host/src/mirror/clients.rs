@@ -3,6 +3,7 @@
 //! Records are whole blocks. A write that covers a part of a block is *merged*: the block is locked, whatever was ordered for it before is
 //! committed, it is read, and ordered as a whole. Requests that touch a locked block wait behind.
 
+use super::pieces::{Piece, changes, pieces, span, written};
 use super::{Context, Doubtful, Mirror, Reader, StoreWork};
 use crate::output::{ClientError, ClientRequest, Outcome, Run};
 use crate::wire::{Payload, RECORD_BLOCKS_MAX, record_head};
@@ -45,85 +46,7 @@ pub(super) struct Merge {
     reading: bool,
 }
 
-/// A piece of a request: whole blocks, or a part of one.
-enum Piece {
-    Blocks(BlockRange),
-    Part {
-        block: u64,
-        at: usize,
-        length: usize,
-    },
-}
-
-/// Cuts bytes into at most one part of a block, whole blocks, and at most one part of a block.
-fn pieces(offset: u64, length: u64) -> Vec<Piece> {
-    let mut pieces = Vec::with_capacity(3);
-    let (mut at, end) = (offset, offset + length);
-    let part = |at: u64, end: u64, pieces: &mut Vec<Piece>| {
-        pieces.push(Piece::Part {
-            block: at / BLOCK_BYTES,
-            at: (at % BLOCK_BYTES) as usize,
-            length: (end - at) as usize,
-        });
-    };
-    if at % BLOCK_BYTES != 0 {
-        let stop = end.min(at.next_multiple_of(BLOCK_BYTES));
-        part(at, stop, &mut pieces);
-        at = stop;
-    }
-    let whole = (end - at) / BLOCK_BYTES;
-    if whole > 0 {
-        pieces.push(Piece::Blocks(BlockRange::new(at / BLOCK_BYTES, whole)));
-        at += whole * BLOCK_BYTES;
-    }
-    if at < end {
-        part(at, end, &mut pieces);
-    }
-    pieces
-}
-
-fn span(request: &ClientRequest) -> Option<(u64, u64)> {
-    match request {
-        ClientRequest::Read { offset, length }
-        | ClientRequest::Zero { offset, length }
-        | ClientRequest::Trim { offset, length }
-        | ClientRequest::Status { offset, length } => Some((*offset, *length)),
-        ClientRequest::Write { offset, data } => Some((*offset, data.len() as u64)),
-        ClientRequest::Flush => None,
-    }
-}
-
-fn changes(request: &ClientRequest) -> bool {
-    matches!(
-        request,
-        ClientRequest::Write { .. } | ClientRequest::Zero { .. } | ClientRequest::Trim { .. }
-    )
-}
-
 static ZERO_BLOCK: [u8; BLOCK_BYTES as usize] = [0; BLOCK_BYTES as usize];
-
-/// The blocks that a request gives new content, so that they need space.
-fn written(request: &ClientRequest) -> Vec<BlockRange> {
-    let whole = |piece: Piece| match piece {
-        Piece::Blocks(range) => range,
-        Piece::Part { block, .. } => BlockRange::new(block, 1),
-    };
-    match request {
-        ClientRequest::Write { offset, data } => pieces(*offset, data.len() as u64)
-            .into_iter()
-            .map(whole)
-            .collect(),
-        ClientRequest::Zero { offset, length } => pieces(*offset, *length)
-            .into_iter()
-            .filter(|piece| matches!(piece, Piece::Part { .. }))
-            .map(whole)
-            .collect(),
-        ClientRequest::Read { .. }
-        | ClientRequest::Trim { .. }
-        | ClientRequest::Flush
-        | ClientRequest::Status { .. } => Vec::new(),
-    }
-}
 
 impl Merge {
     /// The block that it will write.
