@@ -172,19 +172,17 @@ impl<R> Mirror<R> {
                 }
             }
             ClientRequest::Trim { offset, length } => {
-                let whole = pieces(offset, length)
-                    .into_iter()
-                    .filter(|piece| matches!(piece, Piece::Blocks(_)));
+                let mut whole = pieces(offset, length);
+                whole.retain(|piece| matches!(piece, Piece::Blocks(_)));
+                if whole.is_empty() {
+                    // Nothing to do; but only who has the right to serve may say so.
+                    self.begin_flush(context, number);
+                }
                 for piece in whole {
                     self.begin_piece(context, number, piece, None);
                 }
             }
-            ClientRequest::Flush => {
-                let op = self.operation(number, None);
-                let mut effects = Effects::new();
-                let taken = self.engine.on_flush(context.now, op, &mut effects);
-                self.taken_or_failed(context, op, taken, effects);
-            }
+            ClientRequest::Flush => self.begin_flush(context, number),
             ClientRequest::Status { offset, length } if length > 0 && self.engine.is_serving() => {
                 let (start, end) = (
                     offset / BLOCK_BYTES,
@@ -235,6 +233,13 @@ impl<R> Mirror<R> {
         if taken.is_err() {
             self.fail_operation(context, op, &ClientError::NotServed("this replica is not primary (any more): connect again, at the node that serves the volume".into()));
         }
+    }
+
+    fn begin_flush(&mut self, context: &mut Context<'_, R>, number: u64) {
+        let op = self.operation(number, None);
+        let mut effects = Effects::new();
+        let taken = self.engine.on_flush(context.now, op, &mut effects);
+        self.taken_or_failed(context, op, taken, effects);
     }
 
     fn begin_read(&mut self, context: &mut Context<'_, R>, number: u64, offset: u64, length: u64) {
