@@ -234,10 +234,11 @@ impl<D: Disk, R> Host<D, R> {
             if !record.replicas.contains(&self.me.node) {
                 continue;
             }
-            // Neither in the set, nor in one that kvdb may go back to (I3).
+            // Neither in the set, nor in one that kvdb may go back to (I3), nor to be chosen where a loss is accepted.
             if self.damaged.contains(volume)
                 && !record.in_sync.contains(&self.me)
                 && !record.opened_set.contains(&self.me)
+                && !record.complete.contains(&self.me)
             {
                 self.remove_damaged(*volume, outputs);
             }

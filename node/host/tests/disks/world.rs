@@ -496,6 +496,12 @@ fn command(volume: VolumeId, proposal: &Proposal, primary: ReplicaId) -> Command
             primary,
             joining: *proposal.replicas.first().unwrap(),
         },
+        ProposalKind::BeginCopy => Command::BeginCopy {
+            volume,
+            epoch,
+            primary,
+            joining: *proposal.replicas.first().unwrap(),
+        },
         ProposalKind::Renew => Command::Renew {
             volume,
             epoch,
