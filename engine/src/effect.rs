@@ -61,6 +61,8 @@ pub enum NotServed {
     NotPrimary,
     /// The replica stopped because it found a broken rule.
     Damaged,
+    /// The replica's disk does not let it take part.
+    Unable(String),
 }
 
 /// What a primary asks of kvdb. Every one names the epoch that it is for.

@@ -98,4 +98,9 @@ pub enum Message {
         /// The sender's epoch.
         epoch: Epoch,
     },
+    /// To a primary: "my disk does not let me take part; take me out of the set". Whatever its epoch: it speaks of now.
+    Unable {
+        /// For people; bounded by the frame.
+        reason: String,
+    },
 }

@@ -11,6 +11,9 @@
 //!   Idle ──── Prepare from the primary of my epoch ──▶ Following ──── session lost, or a newer epoch ──▶ Idle
 //! ```
 //!
+//! Beside these, a replica whose disk does not let it take part is *unable* (`unable`): it takes no role but the one of giving its
+//! primary's rights back.
+//!
 //! Where to find which invariant: I4 (fence by epoch) and the grants' side of I3 in `adoption` and `grants`; I3 and I5 (promotion,
 //! reconcile) in `promotion` and `following`; I1, I9, I11 (acknowledge, step down, read committed) in `serving`; I2 and I6 (shrink,
 //! grow) in `membership`; I7 (divergence) in `following` and in [`Change::Rebase`].
@@ -22,8 +25,10 @@ mod adoption;
 mod following;
 mod grants;
 mod membership;
+mod mending;
 mod promotion;
 mod serving;
+mod unable;
 
 #[cfg(test)]
 mod tests;
@@ -76,6 +81,8 @@ pub struct Replica {
     next_tick: Time,
     /// Found broken (I10): the replica takes part in nothing any more.
     damaged: Option<String>,
+    /// The disk does not let it take part now, for this reason.
+    unable: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,6 +170,8 @@ struct Member {
     lost: Option<Time>,
     /// When `Prepare` was sent last.
     prepared: Time,
+    /// It says that it can't take part.
+    unable: bool,
     /// Set while it is not in the set but counted (I6).
     joiner: Option<Joiner>,
 }
@@ -209,6 +218,8 @@ pub enum Standing {
     },
     /// Giving up its rights.
     Releasing,
+    /// Its disk does not let it take part, for this reason: it serves, promises and acknowledges nothing.
+    Unable(String),
     /// Stopped, with the reason.
     Damaged(String),
 }
@@ -244,6 +255,7 @@ impl Replica {
             persisted: Token::default(),
             next_tick: now,
             damaged: None,
+            unable: None,
         }
     }
 
@@ -301,7 +313,11 @@ impl Replica {
     /// When to call [`Replica::on_tick`] next, if time matters now.
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
-        let waits = self.must_adopt() || self.wanted || matches!(self.role, Role::Primary(_));
+        let waits = if self.unable.is_some() {
+            self.is_primary_by_view()
+        } else {
+            self.must_adopt() || self.wanted || matches!(self.role, Role::Primary(_))
+        };
         (waits && self.damaged.is_none()).then_some(self.next_tick)
     }
 
@@ -320,6 +336,10 @@ impl Replica {
                 .for_each(|member| member.heard = now);
         }
         self.next_tick = now + TICK;
+        if self.unable.is_some() {
+            self.step(now, effects);
+            return;
+        }
         self.adopt_if_free(now, effects);
         self.step(now, effects);
         if let Role::Primary(_) = self.role {
@@ -333,6 +353,9 @@ impl Replica {
     pub fn standing(&self, now: Time) -> Standing {
         if let Some(reason) = &self.damaged {
             return Standing::Damaged(reason.clone());
+        }
+        if let Some(reason) = &self.unable {
+            return Standing::Unable(reason.clone());
         }
         match &self.role {
             Role::Idle => Standing::Idle,
@@ -356,7 +379,7 @@ impl Replica {
     pub fn on_session_up(&mut self, now: Time, peer: NodeId, effects: &mut Effects) {
         self.on_session_down(now, peer, effects);
         self.sessions.insert(peer);
-        if self.damaged.is_some() {
+        if self.damaged.is_some() || self.unable.is_some() {
             return;
         }
         self.prepare_member(now, peer, effects);
@@ -380,6 +403,10 @@ impl Replica {
     /// A message from a peer, over the session that is up.
     pub fn on_message(&mut self, now: Time, from: NodeId, message: Message, effects: &mut Effects) {
         if self.damaged.is_some() {
+            return;
+        }
+        if self.unable.is_some() {
+            self.on_message_while_unable(from, &message, effects);
             return;
         }
         match message {
@@ -424,6 +451,7 @@ impl Replica {
             Message::Copied { epoch } => self.on_copied_by(now, from, epoch, effects),
             Message::Grant { epoch, asked } => self.on_grant(now, from, epoch, asked, effects),
             Message::Stale { epoch } => self.on_stale(now, from, epoch, effects),
+            Message::Unable { .. } => self.on_unable(now, from, effects),
         }
     }
 
@@ -456,6 +484,10 @@ impl Replica {
 
     /// Whatever may go on now, goes on.
     fn step(&mut self, now: Time, effects: &mut Effects) {
+        if self.unable.is_some() {
+            self.give_up_primary(now, effects);
+            return;
+        }
         match &self.role {
             Role::Idle | Role::Following(_) => self.seek_promotion(now, effects),
             Role::Primary(primary) => match primary.phase {
@@ -503,6 +535,10 @@ impl Replica {
         }
         let epoch = match (kind, &self.view) {
             (ProposalKind::Promote, Some(view)) => view.configuration.epoch,
+            // A change that was asked for before may have given it a newer epoch, which it does not take any more.
+            (ProposalKind::Release, Some(view)) if self.unable.is_some() => {
+                view.configuration.epoch
+            }
             _ => self.configuration.epoch,
         };
         self.asked = Some((kind, now));
@@ -575,6 +611,7 @@ impl Replica {
             .iter()
             .any(|replica| !in_sync.contains(replica) && self.sessions.contains(&replica.node));
         self.damaged.is_none()
+            && self.unable.is_none()
             && self.whole
             && free
             && in_sync.contains(&self.me)

@@ -112,6 +112,9 @@ pub trait Disk {
     fn create(&mut self, path: &str, bytes: u64, reserve: bool) -> io::Result<FileId>;
     /// Grows or shrinks the file; with `reserve`, new space is allocated now, so that later writes there can't find the disk full.
     fn resize(&mut self, file: FileId, bytes: u64, reserve: bool) -> io::Result<()>;
+    /// Allocates the space of a range within the file, which keeps its content: later writes there can't find the disk full, until
+    /// the range is punched.
+    fn reserve(&mut self, file: FileId, offset: u64, bytes: u64) -> io::Result<()>;
     /// The file's length in bytes.
     fn length(&mut self, file: FileId) -> io::Result<u64>;
     /// Removes a file, or a folder with all it holds. Absent is fine. Open ids of removed files are closed.

@@ -83,8 +83,17 @@ impl<R: Runtime> Shared<R> {
         let deadline = runtime::now::<R>() + within;
         let mut changes = self.raft.metrics();
         loop {
-            if let Err(error) = &changes.borrow_and_update().running_state {
-                return Err(KvdbError::Stopped(error.to_string()));
+            let stopped = changes
+                .borrow_and_update()
+                .running_state
+                .as_ref()
+                .err()
+                .map(ToString::to_string);
+            if let Some(reason) = stopped {
+                return self
+                    .ask_others_once(&question, deadline)
+                    .await
+                    .ok_or(KvdbError::Stopped(reason));
             }
             let last = match self.attempt(&question, deadline).await {
                 Ok(reply) => return Ok(reply),
@@ -96,6 +105,19 @@ impl<R: Runtime> Shared<R> {
             }
             // Either way it is time to try again; a closed channel shows in `running_state`.
             drop(runtime::timeout::<R, _>(left.min(ATTEMPT_PAUSE), changes.changed()).await);
+        }
+    }
+
+    /// kvdb has stopped on this node, mostly because its disk failed. What the node gives up then (its primary's rights) is to be
+    /// noted all the same; a read would wait for this node's own copy, which stays where it is.
+    async fn ask_others_once(
+        &self,
+        question: &Question,
+        deadline: InstantOf<R>,
+    ) -> Option<Reply<R>> {
+        match question {
+            Question::Propose(_) => self.attempt(question, deadline).await.ok(),
+            Question::ReadIndex => None,
         }
     }
 

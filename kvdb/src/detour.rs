@@ -59,7 +59,9 @@ impl<R: Runtime> Detour<R> {
 
     /// Whether the leader, as far as one is known, has no session with this node.
     fn is_cut_off(&self) -> bool {
-        let (leader, me) = (self.kvdb.metrics().leader, self.kvdb.member().node);
+        let (metrics, me) = (self.kvdb.metrics(), self.kvdb.member().node);
+        // Where kvdb has stopped, its disk failing, the leader that it knew says nothing.
+        let leader = metrics.leader.filter(|_| metrics.stopped.is_none());
         leader.is_none_or(|leader| leader != me && !self.bypass.reaches(leader))
     }
 

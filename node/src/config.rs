@@ -41,6 +41,9 @@ pub struct Config {
     /// The volumes' journal.
     #[serde(default)]
     pub journal: Journal,
+    /// How the volumes' blocks are read to find bad ones.
+    #[serde(default)]
+    pub scrub: Scrub,
     /// The cluster domains.
     #[serde(rename = "domain", default)]
     pub domains: Vec<Domain>,
@@ -161,6 +164,25 @@ impl Default for Journal {
         Journal {
             segment_mib: 16,
             segments: 16,
+        }
+    }
+}
+
+/// The scrub: all blocks are read now and then, and what is bad is repaired from the peer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Scrub {
+    /// MiB per second over all volumes of the node: 0 (never) to 10,000.
+    pub mib_per_second: u32,
+    /// Hours from the end of a volume's pass to the next: 1 to 8,760.
+    pub every_hours: u32,
+}
+
+impl Default for Scrub {
+    fn default() -> Scrub {
+        Scrub {
+            mib_per_second: 4,
+            every_hours: 168,
         }
     }
 }

@@ -23,7 +23,7 @@ use host_thread::HostThread;
 use inputs::{Input, Inputs};
 use isthmus_disk::FileDisk;
 use isthmus_engine::{NodeId, Settings};
-use isthmus_host::{Host, Identity};
+use isthmus_host::{Host, Identity, ScrubPace};
 use isthmus_journal::Shape;
 use isthmus_kvdb::{Detour, Kvdb};
 use isthmus_nbd::{Address, Limits, Server};
@@ -99,11 +99,16 @@ impl Replicas {
             segment_bytes: u64::from(config.journal.segment_mib) << 20,
             segments: config.journal.segments,
         };
-        let host = tokio::task::spawn_blocking(move || {
+        let scrub = ScrubPace {
+            bytes_per_second: u64::from(config.scrub.mib_per_second) << 20,
+            pause: Duration::from_secs(u64::from(config.scrub.every_hours) * 3600),
+        };
+        let mut host = tokio::task::spawn_blocking(move || {
             Host::open(disk, identity, settings, shape, clock::now())
         })
         .await?
         .with_context(|| format!("can't open the replicas in {}", config.data_dir.display()))?;
+        host.set_scrub(scrub);
         let peers = config
             .members
             .iter()

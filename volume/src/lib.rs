@@ -7,5 +7,6 @@ pub mod store;
 
 pub use region_map::{RegionMap, RegionMapError};
 pub use store::{
-    BLOCKS_MAX, StoreError, StoreEvent, StoreOp, TRANSFER_BLOCKS_MAX, VolumeSpec, VolumeStore,
+    BLOCKS_MAX, EXTENT_BLOCKS, StoreError, StoreEvent, StoreOp, TRANSFER_BLOCKS_MAX, VolumeSpec,
+    VolumeStore,
 };

@@ -31,13 +31,15 @@ use checkpoint::Checkpoints;
 use extent_map::ExtentMap;
 use extent_queue::ExtentQueue;
 use header_cache::HeaderCache;
-use isthmus_engine::VolumeId;
+use isthmus_engine::{BlockRange, VolumeId};
 use isthmus_journal::{Disk, DiskOp, Done, FileId, OpId, OpIds};
 use requests::Request;
 use slots::Slots;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 
+/// Blocks that share a slot, and a header: 1 MiB.
+pub const EXTENT_BLOCKS: u64 = format::EXTENT_BLOCKS;
 /// Blocks that a volume may have: 256 TiB.
 pub const BLOCKS_MAX: u64 = 1 << 36;
 /// Clean headers kept in memory, about 1.2 KiB each: those of 4 GiB of data.
@@ -259,6 +261,28 @@ impl VolumeStore {
     #[must_use]
     pub fn slots_used(&self) -> u32 {
         self.map.mapped()
+    }
+
+    /// Whether a write to the block needs no further slot.
+    #[must_use]
+    pub fn has_slot_for(&self, block: u64) -> bool {
+        self.map.get(extent_map::extent_of(block)).is_some()
+    }
+
+    /// The blocks of the first extent with a slot at or after `block`.
+    #[must_use]
+    pub fn extent_in_use_from(&self, block: u64) -> Option<BlockRange> {
+        if block >= self.spec.blocks {
+            return None;
+        }
+        let last = extent_map::extent_of(self.spec.blocks - 1);
+        let extent = self
+            .map
+            .mapped_within(extent_map::extent_of(block), last)
+            .next()?;
+        let start = u64::from(extent) * EXTENT_BLOCKS;
+        let end = self.spec.blocks.min(start + EXTENT_BLOCKS);
+        Some(BlockRange::new(start, end - start))
     }
 
     /// Bytes of memory that the store takes, about, without the payloads of operations under way.

@@ -42,6 +42,10 @@ impl Replica {
             }
         }
         self.next_tick = self.next_tick.min(now);
+        if self.unable.is_some() {
+            self.step(now, effects);
+            return;
+        }
         self.adopt_if_free(now, effects);
         self.same_epoch(now, effects);
         self.step(now, effects);
@@ -146,7 +150,7 @@ impl Replica {
     }
 
     /// A view of the epoch that was taken already: `opened` or `primary` may have changed.
-    fn same_epoch(&mut self, now: Time, effects: &mut Effects) {
+    pub(super) fn same_epoch(&mut self, now: Time, effects: &mut Effects) {
         let Some(view) = self.view.clone() else {
             return;
         };

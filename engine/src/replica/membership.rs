@@ -106,6 +106,24 @@ impl Replica {
         }
     }
 
+    /// A member or joiner says that its disk does not let it take part: it is asked out of the set at once (I2 holds as ever:
+    /// nothing is acknowledged without it before that is committed), or greeted again, in case it can after all.
+    pub(super) fn on_unable(&mut self, now: Time, from: NodeId, effects: &mut Effects) {
+        let Some(member) = self
+            .primary_mut()
+            .and_then(|primary| primary.members.get_mut(&from))
+        else {
+            return;
+        };
+        member.unable = true;
+        member.heard = now;
+        member.durable = crate::ids::Seq::ZERO;
+        member.stage = Stage::Prepared;
+        member.prepared = now;
+        self.shrink(now, effects);
+        self.drop_joiners(now, effects);
+    }
+
     /// A joiner says that it has copied everything.
     pub(super) fn on_copied_by(
         &mut self,
@@ -203,6 +221,10 @@ impl Replica {
         let Role::Primary(primary) = &self.role else {
             return false;
         };
+        // It says so itself: there is nothing to wait for.
+        if member.unable {
+            return true;
+        }
         let timeout = self.settings.replica_timeout;
         // Where only the link is cut, the preferred site asks first.
         let preferred = view
@@ -246,6 +268,7 @@ impl Replica {
                     member.durable < *seq && now.since(*came) >= timeout
                 });
                 let lost = member.lost.is_some()
+                    || member.unable
                     || now.since(member.heard) >= timeout
                     || overdue
                     || !eligible.contains(&member.replica);

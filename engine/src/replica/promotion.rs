@@ -23,6 +23,7 @@ impl Member {
             heard: now,
             lost: None,
             prepared: now,
+            unable: false,
             joiner: None,
         }
     }
@@ -156,6 +157,7 @@ impl Replica {
             return;
         }
         member.heard = now;
+        member.unable = false;
         member.stage = Stage::Aligned;
         member.durable = Seq::ZERO;
         if !member.is_member_perhaps() {

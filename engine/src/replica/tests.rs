@@ -6,6 +6,8 @@ use crate::history::History;
 use crate::ids::{DomainId, Incarnation, Position};
 use crate::log::{Entry, RecordKind};
 
+mod unable;
+
 const A: ReplicaId = ReplicaId {
     node: NodeId(1),
     incarnation: Incarnation(11),

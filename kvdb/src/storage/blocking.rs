@@ -62,6 +62,9 @@ impl<D: Disk> Disk for Blocking<D> {
     fn resize(&mut self, file: FileId, bytes: u64, reserve: bool) -> io::Result<()> {
         self.disk.resize(file, bytes, reserve)
     }
+    fn reserve(&mut self, file: FileId, offset: u64, bytes: u64) -> io::Result<()> {
+        self.disk.reserve(file, offset, bytes)
+    }
     fn length(&mut self, file: FileId) -> io::Result<u64> {
         self.disk.length(file)
     }

@@ -56,6 +56,9 @@ impl Disk for SharedDisk {
     fn resize(&mut self, file: FileId, bytes: u64, reserve: bool) -> io::Result<()> {
         self.0.lock().resize(file, bytes, reserve)
     }
+    fn reserve(&mut self, file: FileId, offset: u64, bytes: u64) -> io::Result<()> {
+        self.0.lock().reserve(file, offset, bytes)
+    }
     fn length(&mut self, file: FileId) -> io::Result<u64> {
         self.0.lock().length(file)
     }
@@ -253,6 +256,13 @@ impl Cluster {
         *self.incarnations.get_mut(&node).unwrap() += 1;
         self.starts.insert(node, 0);
         self.disks.insert(node, SharedDisk::formatted(99));
+    }
+
+    /// Nothing can be written to the node's journal any more.
+    pub(super) fn fail_disk(&self, node: NodeId) {
+        for segment in 0..8 {
+            self.disks[&node].fail_writes(&format!("raft/journal/segment-{segment:04}"));
+        }
     }
 
     pub(super) fn crash_disk(&self, node: NodeId) {

@@ -342,3 +342,27 @@ async fn peers_that_talk_nonsense_get_an_answer() {
     );
     assert!(!kvdb.serve(NodeId(9), valid).await.is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_disk_failed_still_says_over_others_what_it_gives_up() {
+    let cluster = Cluster::formed().await;
+    let failing = cluster.kvdb(NodeId(1));
+    cluster.fail_disk(NodeId(1));
+    cluster
+        .kvdb(NodeId(2))
+        .propose(create("one"), cause())
+        .await
+        .unwrap();
+    failing
+        .wait_until(WITHIN, |metrics| metrics.stopped.is_some())
+        .await
+        .unwrap();
+    assert_eq!(
+        failing.propose(create("two"), cause()).await.unwrap(),
+        Answer::Volume(VolumeId(2))
+    );
+    assert!(
+        matches!(failing.confirm().await, Err(KvdbError::Stopped(_))),
+        "its own copy stays where it is"
+    );
+}

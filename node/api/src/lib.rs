@@ -19,7 +19,8 @@ pub use domains::{
 };
 pub use error::ApiError;
 pub use nodes::{
-    KvdbView, Node, NodeList, NodeRuntime, ReplicaProgress, VolumeRole, VolumeRuntime,
+    DiskState, FaultKind, KvdbView, Node, NodeList, NodeRuntime, ReplicaFault, ReplicaProgress,
+    VolumeRole, VolumeRuntime,
 };
 pub use observed::Observed;
 pub use status::{KvdbStatus, Resync, SiteLoss, Status};

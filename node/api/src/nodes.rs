@@ -107,8 +107,52 @@ pub enum VolumeRole {
     Primary,
     /// It is primary and its I/O waits; `reason` says for what.
     Frozen,
+    /// Its disk does not let it take part; `fault` says why.
+    Unable,
     /// A fault stopped it; `reason` says which.
     Stopped,
+}
+
+/// What kind of fault keeps a replica from taking part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FaultKind {
+    /// Its disk is full. It comes back by itself when there is space.
+    Full,
+    /// Its disk fails, or is read-only. It comes back when its node is started again on a disk that works.
+    Failing,
+    /// Records of it were lost. It comes back by itself, compared whole, once the in-sync set is without it.
+    Lost,
+}
+
+/// Why a replica can't take part.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaFault {
+    /// What kind.
+    pub kind: FaultKind,
+    /// In words, with what to do.
+    pub reason: String,
+    /// Since when, in ms since 1970.
+    pub since_ms: u64,
+}
+
+/// What a replica's disk has come to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskState {
+    /// Blocks found bad and not yet repaired or overwritten.
+    #[serde(default)]
+    pub bad_blocks: u64,
+    /// Blocks found bad since its node was started.
+    #[serde(default)]
+    pub checksum_errors: u64,
+    /// Of these, repaired from a peer.
+    #[serde(default)]
+    pub repaired_blocks: u64,
+    /// Why it can't take part; none when it can.
+    #[serde(default)]
+    pub fault: Option<ReplicaFault>,
+    /// Since when writes that need space are refused, in ms since 1970; none while they are not.
+    #[serde(default)]
+    pub short_of_space_since_ms: Option<u64>,
 }
 
 /// One replica, as its own node sees it.
@@ -135,6 +179,9 @@ pub struct VolumeRuntime {
     /// What it waits for, or what stopped it; empty when nothing.
     #[serde(default)]
     pub reason: String,
+    /// Its disk.
+    #[serde(flatten)]
+    pub disk: DiskState,
 }
 
 /// A replica outside the set, as the volume's primary sees it.

@@ -1,6 +1,7 @@
 //! Volumes and their replicas.
 
 use crate::domains::SyncStatus;
+use crate::nodes::DiskState;
 use crate::observed::Observed;
 use serde::{Deserialize, Serialize};
 
@@ -87,6 +88,9 @@ pub struct Replica {
     pub observed_at_ms: Option<u64>,
     /// What is wrong with it; empty when nothing is.
     pub reason: String,
+    /// Its disk, as its own node says; nothing is wrong with it where that does not answer.
+    #[serde(flatten)]
+    pub disk: DiskState,
 }
 
 /// A volume.

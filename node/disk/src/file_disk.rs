@@ -164,6 +164,10 @@ impl Disk for FileDisk {
         self.file(file)?.resize(bytes, reserve)
     }
 
+    fn reserve(&mut self, file: FileId, offset: u64, bytes: u64) -> io::Result<()> {
+        self.file(file)?.reserve(offset, bytes)
+    }
+
     fn length(&mut self, file: FileId) -> io::Result<u64> {
         self.file(file)?.length()
     }

@@ -251,6 +251,22 @@ impl OpenFile {
         write_zeroes(&self.buffered, offset, end)
     }
 
+    /// Allocates the space of a range within the file. What is there stays; without allocation on this file system, nothing can be
+    /// promised, and nothing is done.
+    pub(crate) fn reserve(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        let end = offset
+            .checked_add(bytes)
+            .ok_or(io::ErrorKind::InvalidInput)?;
+        if bytes == 0 || end > self.length()? {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let flags = FallocateFlags::KEEP_SIZE;
+        match retry_interrupted(|| fallocate(&self.buffered, flags, offset, bytes)) {
+            Err(Errno::OPNOTSUPP) => Ok(()),
+            result => Ok(result?),
+        }
+    }
+
     /// Sets the length, durably; with `reserve`, the space of what is new is allocated.
     pub(crate) fn resize(&self, bytes: u64, reserve: bool) -> io::Result<()> {
         let before = self.length()?;

@@ -1,8 +1,10 @@
-//! The host: the volumes of one node, their journal, and the loop that lets them go on.
+//! The host: the volumes of one node, their journal, and the loop that lets them go on. How they are found at a start: `opening`.
 
-use crate::mirror::{Context, Mirror, MirrorError, Recovering};
+mod opening;
+
+use crate::mirror::{Context, Mirror, Recovering};
 use crate::output::{ClientError, ClientRequest, Lane, Outcome, Outputs};
-use crate::status::VolumeStatus;
+use crate::status::{FaultKind, VolumeStatus};
 use crate::wire::Malformed;
 use bytes::Bytes;
 use isthmus_catalog::{Catalog, DomainState, Handover, OnPeerLoss, VolumeRecord};
@@ -10,9 +12,11 @@ use isthmus_engine::{
     Configuration, Incarnation, NodeId, ReplicaId, Settings, Time, View, VolumeId,
 };
 use isthmus_journal::{Disk, Journal, JournalError, Lsn, OpId, Shape};
+use opening::{Folders, give_journal_up};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 const JOURNAL_FOLDER: &str = "journal";
 const JOURNAL_TAG: u16 = 1;
@@ -21,6 +25,24 @@ const FIRST_VOLUME_TAG: u16 = 16;
 const JOURNAL_FILL_PERCENT: u64 = 50;
 /// Rounds of one [`Host::run`]: a bound, so that the caller's other inputs are seen.
 const ROUNDS_MAX: usize = 64;
+
+/// How fast, and how often, all blocks are read to find bad ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScrubPace {
+    /// Bytes per second, over all volumes of the node; 0: never.
+    pub bytes_per_second: u64,
+    /// From the end of a volume's pass to the next.
+    pub pause: Duration,
+}
+
+impl Default for ScrubPace {
+    fn default() -> ScrubPace {
+        ScrubPace {
+            bytes_per_second: 4 << 20,
+            pause: Duration::from_secs(168 * 3600),
+        }
+    }
+}
 
 /// Who this host is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,9 +82,17 @@ pub struct Host<D: Disk, R> {
     sessions: BTreeSet<NodeId>,
     completions: Vec<(OpId, io::Result<isthmus_journal::Done>)>,
     journal_failed: bool,
+    /// Replicas whose extents are damaged: they are made anew once the set is without them.
+    damaged: BTreeSet<VolumeId>,
+    /// What opening found, for the log.
+    announced: Vec<(VolumeId, String)>,
+    scrub: ScrubPace,
+    next_scrub: Time,
+    /// Whose turn it is.
+    scrubbed: VolumeId,
 }
 
-fn folder(volume: VolumeId) -> String {
+pub(crate) fn folder(volume: VolumeId) -> String {
     format!("volumes/{}", volume.0)
 }
 
@@ -98,48 +128,35 @@ impl<D: Disk, R> Host<D, R> {
         if disk.list(JOURNAL_FOLDER)?.is_empty() {
             Journal::format(&mut disk, JOURNAL_FOLDER, shape, identity.incarnation.0)?;
         }
-        let mut recovering: BTreeMap<u64, Recovering<R>> = BTreeMap::new();
-        let mut closed = BTreeMap::new();
-        let mut tags = BTreeMap::new();
-        let mut next_tag = FIRST_VOLUME_TAG;
-        for name in disk.list("volumes")? {
-            let Ok(number) = name.parse() else { continue };
-            let volume = VolumeId(number);
-            match Recovering::open(&mut disk, &folder(volume), next_tag, me, settings) {
-                Ok(mirror) => {
-                    tags.insert(next_tag, volume);
-                    recovering.insert(number, mirror);
-                }
-                // Formatting did not finish: nothing was ever in it.
-                Err(MirrorError::Store(isthmus_volume::StoreError::NotFormatted)) => {}
-                Err(error) => {
-                    closed.insert(volume, error.to_string());
-                }
+        let mut announced = Vec::new();
+        let mut folders = Folders::open(&mut disk, me, settings, FIRST_VOLUME_TAG)?;
+        let journal = match folders.replay(&mut disk) {
+            Err(
+                error @ (JournalError::Damaged { .. }
+                | JournalError::BadDescription { .. }
+                | JournalError::NotFormatted { .. }),
+            ) => {
+                give_journal_up(&mut disk, &error, &mut announced)?;
+                Journal::format(&mut disk, JOURNAL_FOLDER, shape, identity.incarnation.0)?;
+                // A part of it was replayed already: from the beginning, and without.
+                folders = Folders::open(&mut disk, me, settings, folders.next_tag)?;
+                folders.replay(&mut disk)?
             }
-            next_tag += 1;
-        }
-        let mut unknown = BTreeSet::new();
-        let mut journal = Journal::open(
-            &mut disk,
-            JOURNAL_FOLDER,
-            JOURNAL_TAG,
-            &mut |lsn, stream, record| match recovering.get_mut(&stream.0) {
-                Some(mirror) => mirror.replay(lsn, &record),
-                None => {
-                    unknown.insert(stream);
-                }
-            },
-        )?;
-        // Records of deleted volumes.
-        for stream in unknown
-            .into_iter()
-            .filter(|stream| !closed.contains_key(&VolumeId(stream.0)))
-        {
-            journal.release(stream, journal.next());
-        }
+            opened => opened?,
+        };
+        let Folders {
+            recovering,
+            closed,
+            damaged,
+            tags,
+            next_tag,
+        } = folders;
         let mirrors = recovering
             .into_iter()
-            .map(|(number, mirror)| (VolumeId(number), mirror.finish(me, settings, now)))
+            .map(|(number, mirror)| {
+                let mirror = mirror.finish(me, settings, now, &mut announced);
+                (VolumeId(number), mirror)
+            })
             .collect();
         let journal_reserve = journal.capacity_bytes() / 4;
         Ok(Host {
@@ -157,7 +174,23 @@ impl<D: Disk, R> Host<D, R> {
             sessions: BTreeSet::new(),
             completions: Vec::new(),
             journal_failed: false,
+            damaged,
+            announced,
+            scrub: ScrubPace::default(),
+            next_scrub: now,
+            scrubbed: VolumeId(0),
         })
+    }
+
+    /// Sets how fast and how often blocks are read to find bad ones.
+    pub fn set_scrub(&mut self, pace: ScrubPace) {
+        self.scrub = pace;
+    }
+
+    /// Begins a pass of the scrub over all volumes now.
+    pub fn scrub_now(&mut self, now: Time) {
+        self.mirrors.values_mut().for_each(Mirror::scrub_now);
+        self.next_scrub = now;
     }
 
     /// The replica that this host keeps of each volume, by its identity.
@@ -200,6 +233,14 @@ impl<D: Disk, R> Host<D, R> {
         for (volume, record) in &catalog.volumes {
             if !record.replicas.contains(&self.me.node) {
                 continue;
+            }
+            // Neither in the set, nor in one that kvdb may go back to (I3), nor to be chosen where a loss is accepted.
+            if self.damaged.contains(volume)
+                && !record.in_sync.contains(&self.me)
+                && !record.opened_set.contains(&self.me)
+                && !record.complete.contains(&self.me)
+            {
+                self.remove_damaged(*volume, outputs);
             }
             if !self.mirrors.contains_key(volume) && !self.closed.contains_key(volume) {
                 self.create(now, *volume, record, outputs);
@@ -245,7 +286,7 @@ impl<D: Disk, R> Host<D, R> {
             });
         match made {
             Ok(mirror) => {
-                let mut mirror = mirror.finish(self.me, self.settings, now);
+                let mut mirror = mirror.finish(self.me, self.settings, now, &mut outputs.events);
                 for peer in self.sessions.clone() {
                     mirror.on_session_up(context!(self, now, outputs), peer);
                 }
@@ -265,7 +306,17 @@ impl<D: Disk, R> Host<D, R> {
             .expect("a node makes fewer than 65,000 replicas in one run");
     }
 
+    /// The set is without a replica whose extents are damaged: it is made anew, and copied.
+    fn remove_damaged(&mut self, volume: VolumeId, outputs: &mut Outputs<R>) {
+        let reason = self.closed.get(&volume).cloned().unwrap_or_default();
+        outputs
+            .events
+            .push((volume, format!("the replica is made anew: {reason}")));
+        self.remove(volume, outputs);
+    }
+
     fn remove(&mut self, volume: VolumeId, outputs: &mut Outputs<R>) {
+        self.damaged.remove(&volume);
         self.mirrors.remove(&volume);
         self.closed.remove(&volume);
         self.tags.retain(|_, owner| *owner != volume);
@@ -382,12 +433,50 @@ impl<D: Disk, R> Host<D, R> {
     /// When to call [`Host::run`] at the latest.
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
-        self.mirrors.values().filter_map(Mirror::deadline).min()
+        let scrub = self.scrub_wanted().map(|due| due.max(self.next_scrub));
+        self.mirrors
+            .values()
+            .filter_map(Mirror::deadline)
+            .chain(scrub)
+            .min()
+    }
+
+    /// When an extent may be read to find bad blocks.
+    fn scrub_wanted(&self) -> Option<Time> {
+        self.mirrors
+            .values()
+            .filter_map(Mirror::next_scrub)
+            .min()
+            .filter(|_| self.scrub.bytes_per_second > 0)
+    }
+
+    /// Reads one extent, of the volume whose turn it is.
+    fn scrub(&mut self, now: Time) {
+        if now < self.next_scrub || self.scrub_wanted().is_none_or(|due| due > now) {
+            return;
+        }
+        let after = self.scrubbed;
+        let wants = |mirror: &Mirror<R>| mirror.next_scrub().is_some_and(|due| due <= now);
+        let next = self
+            .mirrors
+            .range(VolumeId(after.0 + 1)..)
+            .chain(self.mirrors.range(..=after))
+            .find(|(_, mirror)| wants(mirror))
+            .map(|(volume, _)| *volume);
+        let Some(volume) = next else { return };
+        self.scrubbed = volume;
+        if let Some(mirror) = self.mirrors.get_mut(&volume) {
+            let bytes = mirror.scrub_on(now, self.scrub.pause);
+            let takes = u128::from(bytes) * 1_000_000_000 / u128::from(self.scrub.bytes_per_second);
+            self.next_scrub = now + Duration::from_nanos(u64::try_from(takes).unwrap_or(u64::MAX));
+        }
     }
 
     /// Lets everything go on that can: journal, extents, timers. Call it after each batch of inputs: what came in together is
     /// made durable together. Returns whether it may go on at once.
     pub fn run(&mut self, now: Time, outputs: &mut Outputs<R>) -> bool {
+        outputs.events.append(&mut self.announced);
+        self.scrub(now);
         for mirror in self.mirrors.values_mut() {
             if mirror.deadline().is_some_and(|deadline| deadline <= now) {
                 mirror.on_tick(context!(self, now, outputs));
@@ -454,7 +543,8 @@ impl<D: Disk, R> Host<D, R> {
             return;
         }
         for mirror in self.mirrors.values_mut() {
-            mirror.stop(context!(self, now, outputs), &error.to_string());
+            let reason = format!("{error}; look at the disk, then restart the node");
+            mirror.fail(context!(self, now, outputs), FaultKind::Failing, reason);
         }
     }
 
@@ -465,6 +555,7 @@ impl<D: Disk, R> Host<D, R> {
             && let Some(mirror) = self.mirrors.get_mut(&VolumeId(stream.0))
         {
             mirror.want_checkpoint();
+            mirror.let_records_go(context!(self, now, outputs), &mut self.disk);
         }
         let durable = self.journal.durable();
         for mirror in self.mirrors.values_mut() {
@@ -472,6 +563,14 @@ impl<D: Disk, R> Host<D, R> {
             mirror.on_durable(context!(self, now, outputs), durable);
             mirror.take_deferred(context!(self, now, outputs));
             mirror.begin_waiting(context!(self, now, outputs));
+            for _ in 0..ROUNDS_MAX {
+                if !mirror.wants_space() {
+                    break;
+                }
+                mirror.look_at_space(context!(self, now, outputs), &mut self.disk);
+                mirror.take_deferred(context!(self, now, outputs));
+                mirror.begin_waiting(context!(self, now, outputs));
+            }
         }
         // What that journalled or submitted starts now.
         self.journal.step(&mut self.disk);

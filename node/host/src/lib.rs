@@ -11,7 +11,7 @@ pub mod proposal;
 pub mod status;
 pub mod wire;
 
-pub use host::{Host, HostError, Identity};
+pub use host::{Host, HostError, Identity, ScrubPace};
 pub use output::{ClientError, ClientRequest, Lane, Outcome, OutgoingFrame, Outputs, Run};
 pub use proposal::command_of;
-pub use status::{CopyProgress, VolumeStatus};
+pub use status::{CopyProgress, FaultKind, ReplicaFault, VolumeStatus};

@@ -1,16 +1,23 @@
 //! One volume's replica on this node: its engine, its extents, the bytes of records that are still in doubt, its clients.
 //!
-//! Modules in reading order: `effects` (what the engine asks for is done), `messages` (frames in), `clients` (requests in, blocks and
-//! bytes), `attachment` (who may come), `copying` (resync, both sides), `checkpoint`, `recovery`.
+//! Modules in reading order: `effects` (what the engine asks for is done), `messages` (frames in), `clients` and `pieces` (requests in,
+//! blocks and bytes), `attachment` (who may come), `copying` (resync, both sides), `checkpoint`, `recovery`; and for disks that are not what they
+//! should be: `fault` (full, failing, lost), `space` (reserved before it is needed), `mending` (bad blocks), `scrub`.
 
 mod attachment;
 mod checkpoint;
 mod clients;
 mod copying;
 mod effects;
+mod fault;
+mod mending;
 mod messages;
+mod pieces;
 mod recovery;
+mod scrub;
+mod space;
 
+pub(crate) use fault::mark_of;
 pub use recovery::{MirrorError, Recovering};
 
 use bytes::Bytes;
@@ -24,13 +31,17 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::output::{OutgoingFrame, Outputs};
-use crate::status::{CopyProgress, VolumeStatus};
+use crate::status::{CopyProgress, ReplicaFault, VolumeStatus};
 use crate::wire::Payload;
 use attachment::Waiter;
 use checkpoint::Checkpoint;
 use clients::{Merge, Operation, Request};
 use copying::{Joining, SourceRead, Target};
+use fault::{Applying, Backoff, Fault};
+use mending::{Mending, MendingRead, Reader};
 use messages::Arrival;
+use scrub::Scrub;
+use space::Space;
 
 /// What a mirror works with for the length of one call.
 pub struct Context<'a, R> {
@@ -83,17 +94,28 @@ impl Doubtful {
 /// What a store operation is for.
 #[derive(Debug)]
 enum StoreWork {
-    ClientRead(ClientOp),
-    MergeRead(u64),
-    Status { request: u64 },
+    /// A client's read; `again` after bad blocks in it were mended, or could not be.
+    ClientRead {
+        op: ClientOp,
+        again: bool,
+    },
+    MergeRead {
+        id: u64,
+        again: bool,
+    },
+    Status {
+        request: u64,
+    },
     Source(SourceRead),
     TargetRead(u64),
     TargetWrite(u64),
+    /// A read for a member whose blocks are bad.
+    Mending(MendingRead),
+    /// A good copy of a block, for a question.
+    Mend(u64, u64),
+    Scrub,
     Checkpoint,
 }
-
-/// The operation that every applied record has: nobody waits for it.
-const APPLY: StoreOp = StoreOp(0);
 
 /// One volume's replica on this node.
 #[derive(Debug)]
@@ -133,7 +155,15 @@ pub struct Mirror<R> {
     waiters: Vec<Waiter<R>>,
     clients: usize,
     checkpoint: Checkpoint,
-    bad_blocks: u64,
+    /// Committed records on their way into the extents, in order.
+    applying: VecDeque<Applying>,
+    /// The last record that gives blocks back.
+    last_clear: Seq,
+    fault: Option<Fault>,
+    backoff: Backoff,
+    space: Space,
+    mending: Mending,
+    scrub: Scrub,
     store_busy: bool,
 }
 
@@ -173,10 +203,18 @@ impl<R> Mirror<R> {
     pub fn deadline(&self) -> Option<Time> {
         let attachment = self.waiters.iter().map(Waiter::next_look).min();
         let copying = self.target.as_ref().map(|target| target.next_look());
-        [self.engine.deadline(), attachment, copying]
-            .into_iter()
-            .flatten()
-            .min()
+        let space = self.space.next_look().filter(|_| self.fault.is_none());
+        [
+            self.engine.deadline(),
+            attachment,
+            copying,
+            space,
+            self.next_look_at_fault(),
+            self.mending.next_look(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Time has passed.
@@ -184,6 +222,7 @@ impl<R> Mirror<R> {
         self.with_engine(context, |engine, now, effects| engine.on_tick(now, effects));
         self.look_at_attachment(context);
         self.remind_copying(context);
+        self.remind_mending(context);
     }
 
     /// A session with a peer is up.
@@ -236,11 +275,13 @@ impl<R> Mirror<R> {
                 engine.on_persisted(now, persisted, effects)
             });
         }
-        self.checkpoint_if_carried(durable);
+        self.checkpoint_if_carried(context, durable);
     }
 
     /// Lets the store go on, and takes what it finished. Returns whether there was something.
     pub fn step_store<D: Disk>(&mut self, context: &mut Context<'_, R>, disk: &mut D) -> bool {
+        self.look_at_fault(context, disk);
+        self.look_at_space(context, disk);
         if !std::mem::take(&mut self.store_busy) {
             return false;
         }
@@ -264,33 +305,31 @@ impl<R> Mirror<R> {
         self.store_busy |= self.store.is_waiting_for_disk();
     }
 
-    /// The journal has failed: nothing can be made durable here any more.
-    pub fn stop(&mut self, context: &mut Context<'_, R>, reason: &str) {
-        self.with_engine(context, |engine, _, effects| {
-            engine.stop(reason.to_owned(), effects)
-        });
-    }
-
     fn on_store(&mut self, context: &mut Context<'_, R>, event: StoreEvent) {
         match event {
-            StoreEvent::Applied { op: APPLY } => {}
-            StoreEvent::Applied { op } => {
-                if let Some(StoreWork::TargetWrite(id)) = self.store_works.remove(&op) {
-                    self.copy_written(context, id);
+            StoreEvent::Applied { op } => match self.store_works.remove(&op) {
+                Some(StoreWork::TargetWrite(id)) => self.copy_written(context, id),
+                Some(StoreWork::Mend(id, block)) => self.mend_written(context, id, block),
+                _ => {
+                    self.record_applied(op);
                 }
-            }
+            },
             StoreEvent::Read {
                 op,
                 data,
                 checksums,
                 bad,
             } => match self.store_works.remove(&op) {
-                Some(StoreWork::ClientRead(client)) => {
-                    self.client_read_done(context, client, data, &bad)
+                Some(StoreWork::ClientRead { op, again }) => {
+                    self.client_read_done(context, op, data, &bad, again)
                 }
-                Some(StoreWork::MergeRead(merge)) => {
-                    self.merge_read_done(context, merge, &data, &bad)
+                Some(StoreWork::MergeRead { id, again }) => {
+                    self.merge_read_done(context, id, &data, &bad, again)
                 }
+                Some(StoreWork::Mending(read)) => {
+                    self.mending_read_done(context, &read, &data, &checksums, &bad)
+                }
+                Some(StoreWork::Scrub) => self.scrub_done(context, &bad),
                 Some(StoreWork::Source(source)) => {
                     self.source_read_done(context, &source, &data, &checksums, &bad)
                 }
@@ -307,13 +346,15 @@ impl<R> Mirror<R> {
                 self.checkpointed(context);
             }
             StoreEvent::Failed { op, error } => {
-                let work = self.store_works.remove(&op);
-                self.store_failed(context, work, &error);
+                if !self.record_failed(context, op, &error) {
+                    let work = self.store_works.remove(&op);
+                    self.store_failed(context, work, &error);
+                }
             }
         }
     }
 
-    /// A store operation failed. What a committed record needs can't be given up: the replica stops, and leaves the set.
+    /// A store operation that is no record has failed.
     fn store_failed(
         &mut self,
         context: &mut Context<'_, R>,
@@ -321,7 +362,7 @@ impl<R> Mirror<R> {
         error: &std::io::Error,
     ) {
         match work {
-            Some(StoreWork::ClientRead(client)) => {
+            Some(StoreWork::ClientRead { op: client, .. }) => {
                 let error = format!("the disk of this node can't be read: {error}");
                 self.fail_operation(
                     context,
@@ -336,18 +377,30 @@ impl<R> Mirror<R> {
                     self.volume,
                     format!("checkpoint failed, will be tried again: {error}"),
                 ));
+                // A lack of space passes; after anything else no later checkpoint can be relied on.
+                if fault::kind_of(error) != crate::status::FaultKind::Full {
+                    self.disk_failed(context, "a checkpoint can't be made", error);
+                }
             }
-            Some(StoreWork::Source(_)) => {}
-            work => {
-                let reason = format!(
-                    "{}: {error}; free or replace the disk, then restart the node",
-                    if work.is_none() {
-                        "a committed record can't be applied"
-                    } else {
-                        "the disk fails"
-                    }
+            Some(
+                StoreWork::Source(_)
+                | StoreWork::Mending(_)
+                | StoreWork::Scrub
+                | StoreWork::TargetRead(_),
+            )
+            | None => {}
+            Some(StoreWork::MergeRead { .. }) => {
+                self.disk_failed(context, "a block can't be read", error);
+            }
+            Some(StoreWork::TargetWrite(_)) => {
+                self.disk_failed(context, "a copied block can't be written", error);
+            }
+            Some(StoreWork::Mend(..)) => {
+                self.disk_failed(
+                    context,
+                    "a good copy of a bad block can't be written",
+                    error,
                 );
-                self.with_engine(context, |engine, _, effects| engine.stop(reason, effects));
             }
         }
     }
@@ -385,6 +438,7 @@ impl<R> Mirror<R> {
         self.requests.is_empty()
             && self.journalled.is_empty()
             && self.store_works.is_empty()
+            && self.applying.is_empty()
             && !self.store_busy
     }
 
@@ -415,7 +469,15 @@ impl<R> Mirror<R> {
                 .iter()
                 .map(|(replica, map)| (*replica, map.regions.dirty_bytes()))
                 .collect(),
-            bad_blocks: self.bad_blocks,
+            bad_blocks: self.mending.bad_count(),
+            checksum_errors: self.mending.found,
+            repaired_blocks: self.mending.mended,
+            fault: self.fault.as_ref().map(|fault| ReplicaFault {
+                kind: fault.kind,
+                reason: fault.reason.clone(),
+                since: fault.since,
+            }),
+            short_of_space_since: self.space.short_since,
             used_bytes: u64::from(self.store.slots_used()) << 20,
         }
     }

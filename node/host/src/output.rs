@@ -105,6 +105,9 @@ pub enum ClientError {
     /// Blocks could not be read, here.
     #[error("{0}")]
     Unreadable(String),
+    /// There is no space for more data.
+    #[error("{0}")]
+    NoSpace(String),
     /// The request is outside the volume.
     #[error("the request reaches past the end of the volume")]
     OutOfRange,

@@ -1,6 +1,6 @@
 //! What a host knows of a volume, for people and programs.
 
-use isthmus_engine::{Epoch, NodeId, ReplicaId, Seq, Standing, VolumeId};
+use isthmus_engine::{Epoch, NodeId, ReplicaId, Seq, Standing, Time, VolumeId};
 
 /// How far copying is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -11,6 +11,28 @@ pub struct CopyProgress {
     pub left_bytes: u64,
     /// How fast, in bytes per second since it began; 0 when not known.
     pub bytes_per_second: u64,
+}
+
+/// What kind of fault keeps a replica from taking part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FaultKind {
+    /// Its disk is full. It comes back by itself.
+    Full,
+    /// Its disk fails, or is read-only. It comes back with the next start of the node.
+    Failing,
+    /// Records of it were lost. It comes back by itself, compared whole, once the in-sync set is without it.
+    Lost,
+}
+
+/// Why a replica can't take part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaFault {
+    /// What kind.
+    pub kind: FaultKind,
+    /// In words, with what to do.
+    pub reason: String,
+    /// Since when.
+    pub since: Time,
 }
 
 /// One volume's replica on this node.
@@ -40,8 +62,16 @@ pub struct VolumeStatus {
     pub moved_bytes: u64,
     /// Bytes that each absent replica would have to compare or copy.
     pub dirty: Vec<(ReplicaId, u64)>,
-    /// Blocks found bad and not yet repaired, since this process started.
+    /// Blocks found bad and not yet repaired or written since, as far as this process knows.
     pub bad_blocks: u64,
+    /// Blocks found bad since this process started.
+    pub checksum_errors: u64,
+    /// Of these, repaired from a peer.
+    pub repaired_blocks: u64,
+    /// Why the disk does not let this replica take part, if it doesn't.
+    pub fault: Option<ReplicaFault>,
+    /// Since when writes that need space are refused here, if they are.
+    pub short_of_space_since: Option<Time>,
     /// Bytes of slots in use.
     pub used_bytes: u64,
 }

@@ -220,10 +220,10 @@ pub(crate) fn encode_state<T: Serialize>(state: &T) -> Vec<u8> {
         .expect("memory takes all bytes")
 }
 
-/// A checkpoint's state from its bytes.
-pub(crate) fn decode_state<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Malformed> {
+/// A part of a checkpoint's state from its bytes, and what follows it.
+pub(crate) fn decode_state<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, &[u8]), Malformed> {
     bincode::serde::decode_from_slice(bytes, bincode::config::standard())
-        .map(|(state, _)| state)
+        .map(|(state, used)| (state, &bytes[used..]))
         .map_err(|error| Malformed(format!("a checkpoint's state: {error}")))
 }
 
@@ -261,8 +261,46 @@ pub enum Copying {
         /// The checksums of the blocks that follow.
         checksums: Vec<u32>,
     },
+    /// Between members of the set: "what is in these blocks? Mine are bad."
+    Mend {
+        /// Names the question.
+        id: u64,
+        /// The epoch of both.
+        epoch: Epoch,
+        /// The asker's committed position: older blocks are of no use.
+        committed: Seq,
+        /// At most [`BLOCKS_MENDED_MAX`].
+        range: BlockRange,
+        /// Which blocks of the range (bit i: the i-th).
+        blocks: u64,
+    },
+    /// The answer. The bytes of blocks that were asked for and are in neither mask follow, in order.
+    Mended {
+        /// Which question.
+        id: u64,
+        /// The position that the blocks reflect: all records up to it, none after it.
+        as_of: Seq,
+        /// Blocks that are holes, or all zeroes.
+        holes: u64,
+        /// Blocks that are bad here, too.
+        bad: u64,
+        /// The checksums of the blocks that follow.
+        checksums: Vec<u32>,
+    },
+    /// Primary to member: "is there room for more data of this volume where you are?"
+    AskSpace {
+        /// Slots that what I have under way may need, some of it on its way to you.
+        slots: u32,
+    },
+    /// The answer.
+    Space {
+        /// Whether there is none.
+        short: bool,
+    },
 }
 
+/// Blocks asked for in one question about bad ones, at most: 256 KiB.
+pub const BLOCKS_MENDED_MAX: u64 = 64;
 /// Blocks asked for in one question, at most: 256 KiB.
 pub const COPY_BLOCKS_MAX: u64 = 64;
 

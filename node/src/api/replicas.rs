@@ -126,5 +126,9 @@ pub fn replica(facts: &Facts, id: VolumeId, volume: &VolumeRecord, node: NodeId)
         state,
         observed_at_ms: facts.heard_at_ms(node),
         reason,
+        disk: facts
+            .runtime(node, id)
+            .map(|runtime| runtime.disk.clone())
+            .unwrap_or_default(),
     }
 }

@@ -490,6 +490,7 @@ async fn a_resync_shows_its_progress_as_the_primary_tells_it() {
         clients: 1,
         absent: vec![absent],
         reason: String::new(),
+        disk: isthmus_api::DiskState::default(),
     });
     memory.observations.lock().insert(NodeId(1), heard(said));
     let (_, shown) = get(&memory, "/v1/volumes/demo").await;

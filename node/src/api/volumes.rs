@@ -131,6 +131,11 @@ fn service(facts: &Facts, id: VolumeId, record: &VolumeRecord) -> (ServiceState,
             };
             (ServiceState::Frozen, reason, next)
         }
+        VolumeRole::Unable => (
+            ServiceState::Stopped,
+            said,
+            "open it at the other site, where its replica is in sync".to_owned(),
+        ),
         VolumeRole::Stopped => (
             ServiceState::Stopped,
             said,

@@ -147,6 +147,18 @@ impl Config {
             u64::from(self.journal.segments),
             4,
             1024,
+        )?;
+        bounds(
+            "scrub.mib_per_second",
+            u64::from(self.scrub.mib_per_second),
+            0,
+            10_000,
+        )?;
+        bounds(
+            "scrub.every_hours",
+            u64::from(self.scrub.every_hours),
+            1,
+            8_760,
         )
     }
 }

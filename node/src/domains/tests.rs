@@ -163,6 +163,7 @@ fn a_site_that_says_that_it_serves_nothing_needs_no_wait() {
         clients: 1,
         absent: Vec::new(),
         reason: String::new(),
+        disk: isthmus_api::DiskState::default(),
     };
     seen.get_mut(&NodeId(1))
         .unwrap()

@@ -2,7 +2,7 @@
 //! is not empty is somebody else's. All that follows is made where it is missing, so a crash at any point is resumed.
 
 use crate::config::{
-    Cluster, ClusterId, Config, Domain, Journal, Listen, Member, Role, Timing, Tls,
+    Cluster, ClusterId, Config, Domain, Journal, Listen, Member, Role, Scrub, Timing, Tls,
 };
 use crate::quickstart::ports::{PortOptions, Ports};
 use crate::random;
@@ -158,6 +158,7 @@ impl Folder {
             },
             timing: Timing::default(),
             journal: Journal::default(),
+            scrub: Scrub::default(),
             domains: (1..)
                 .zip(NODES)
                 .map(|(id, (_, domain, role))| Domain {

@@ -112,6 +112,7 @@ pub fn answer(ticket: Ticket, outcome: Outcome) {
             let errno = match error {
                 ClientError::NotServed(_) | ClientError::NoReplica => Errno::Shutdown,
                 ClientError::Unreadable(_) => Errno::Io,
+                ClientError::NoSpace(_) => Errno::NoSpace,
                 ClientError::OutOfRange => Errno::Invalid,
             };
             reply.error(errno, error.to_string());

@@ -7,6 +7,18 @@ use isthmus_engine::{NodeId, VolumeId};
 use isthmus_host::{Lane, Outcome, OutgoingFrame};
 use std::collections::BTreeSet;
 
+/// Whether an operator has to know.
+fn is_trouble(event: &str) -> bool {
+    let words = [
+        "STOPPED:",
+        "UNABLE:",
+        "JOURNAL LOST:",
+        "bad blocks:",
+        "no space:",
+    ];
+    words.iter().any(|word| event.starts_with(word))
+}
+
 impl HostThread {
     /// Does what the host wants done. Frames go first: the peers' journals are the longer way.
     pub(super) fn hand_out(&mut self) {
@@ -25,17 +37,30 @@ impl HostThread {
             self.confirm();
         }
         for volume in std::mem::take(&mut self.outputs.demoted) {
+            let unable = self
+                .host
+                .mirrors()
+                .get(&volume)
+                .and_then(|mirror| mirror.engine().unable_because());
+            let reason = match unable {
+                Some(reason) => format!("this node can't serve the volume: {reason}"),
+                None => "this node does not serve the volume any more".to_owned(),
+            };
             for connection in self
                 .connections
                 .get(&volume)
                 .into_iter()
                 .flat_map(|connections| connections.values())
             {
-                connection.close("this node does not serve the volume any more");
+                connection.close(reason.clone());
             }
         }
         for (volume, event) in std::mem::take(&mut self.outputs.events) {
-            tracing::info!(%volume, "{event}");
+            if is_trouble(&event) {
+                tracing::warn!(%volume, "{event}");
+            } else {
+                tracing::info!(%volume, "{event}");
+            }
         }
     }
 

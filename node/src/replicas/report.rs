@@ -1,15 +1,20 @@
 //! What the data path says about itself.
 
 use super::inputs::Ticket;
+use crate::api::access::now_ms;
 use crate::serve::DataPathState;
-use isthmus_api::{ReplicaProgress, VolumeRole, VolumeRuntime};
+use isthmus_api::{DiskState, FaultKind, ReplicaFault, ReplicaProgress, VolumeRole, VolumeRuntime};
 use isthmus_disk::FileDisk;
 use isthmus_engine::{Standing, Time};
 use isthmus_host::{Host, VolumeStatus};
 
 /// The state of all volumes, having acted on the catalog up to `revision`.
 pub fn state(host: &Host<FileDisk, Ticket>, now: Time, revision: u64) -> DataPathState {
-    let mut volumes: Vec<VolumeRuntime> = host.status(now).iter().map(runtime).collect();
+    let mut volumes: Vec<VolumeRuntime> = host
+        .status(now)
+        .iter()
+        .map(|status| runtime(status, now))
+        .collect();
     volumes.extend(host.closed().iter().map(|(volume, reason)| VolumeRuntime {
         volume: volume.0,
         epoch: (0, 0),
@@ -20,6 +25,7 @@ pub fn state(host: &Host<FileDisk, Ticket>, now: Time, revision: u64) -> DataPat
         absent: Vec::new(),
         moved_bytes: 0,
         reason: reason.clone(),
+        disk: DiskState::default(),
     }));
     volumes.sort_by_key(|volume| volume.volume);
     DataPathState {
@@ -28,7 +34,7 @@ pub fn state(host: &Host<FileDisk, Ticket>, now: Time, revision: u64) -> DataPat
     }
 }
 
-fn runtime(status: &VolumeStatus) -> VolumeRuntime {
+fn runtime(status: &VolumeStatus, now: Time) -> VolumeRuntime {
     let (role, may_serve, reason) = match &status.standing {
         Standing::Idle | Standing::Releasing => (VolumeRole::Idle, false, String::new()),
         Standing::Following { .. } => (VolumeRole::Secondary, false, String::new()),
@@ -39,6 +45,7 @@ fn runtime(status: &VolumeStatus) -> VolumeRuntime {
         Standing::Serving {
             frozen: Some(reason),
         } => (VolumeRole::Frozen, true, reason.clone()),
+        Standing::Unable(reason) => (VolumeRole::Unable, false, reason.clone()),
         Standing::Damaged(reason) => (VolumeRole::Stopped, false, reason.clone()),
     };
     VolumeRuntime {
@@ -51,6 +58,30 @@ fn runtime(status: &VolumeStatus) -> VolumeRuntime {
         absent: absent(status),
         moved_bytes: status.moved_bytes,
         reason,
+        disk: disk(status, now),
+    }
+}
+
+fn disk(status: &VolumeStatus, now: Time) -> DiskState {
+    // The host counts by a clock that starts with the machine; people read the wall's.
+    let ms = |since: Time| {
+        let ago = u64::try_from(now.since(since).as_millis()).unwrap_or(u64::MAX);
+        now_ms().saturating_sub(ago)
+    };
+    DiskState {
+        bad_blocks: status.bad_blocks,
+        checksum_errors: status.checksum_errors,
+        repaired_blocks: status.repaired_blocks,
+        fault: status.fault.as_ref().map(|fault| ReplicaFault {
+            kind: match fault.kind {
+                isthmus_host::FaultKind::Full => FaultKind::Full,
+                isthmus_host::FaultKind::Failing => FaultKind::Failing,
+                isthmus_host::FaultKind::Lost => FaultKind::Lost,
+            },
+            reason: fault.reason.clone(),
+            since_ms: ms(fault.since),
+        }),
+        short_of_space_since_ms: status.short_of_space_since.map(ms),
     }
 }
 

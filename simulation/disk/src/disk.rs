@@ -1,5 +1,6 @@
 //! The disk: files by path, operations in flight in an event heap, faults to switch on, and two ways to die.
 
+use crate::failures::{Failures, Operation};
 use crate::file::{Change, SimulatedFile};
 use crate::random::Random;
 use bytes::Bytes;
@@ -54,6 +55,7 @@ pub struct SimulatedDisk {
     slowness: u64,
     unreadable: Vec<(String, Range<u64>)>,
     unwritable: BTreeSet<String>,
+    failures: Failures,
 }
 
 impl SimulatedDisk {
@@ -73,6 +75,7 @@ impl SimulatedDisk {
             slowness: 1,
             unreadable: Vec::new(),
             unwritable: BTreeSet::new(),
+            failures: Failures::default(),
         }
     }
 
@@ -136,7 +139,7 @@ impl SimulatedDisk {
                     .files
                     .get(&path)
                     .is_some_and(|file| self.has_room(file.growth_bytes(&change)));
-                if fits && !self.unwritable.contains(&path) {
+                if fits && !self.unwritable.contains(&path) && !self.failures.read_only {
                     let at = self.random.below(waiting.len() as u64 + 1) as usize;
                     waiting.insert(at, (path, change));
                 }
@@ -175,10 +178,61 @@ impl SimulatedDisk {
         self.unwritable.insert(path.to_owned());
     }
 
-    /// Ends all read and write failures.
+    /// Ends all failures, and forgets those that were still to come. What was lost, misdirected or turned over stays so.
     pub fn heal(&mut self) {
         self.unreadable.clear();
         self.unwritable.clear();
+        self.failures = Failures::default();
+    }
+
+    /// The next `times` operations of this kind on files whose path begins with `path` fail with EIO and do nothing.
+    pub fn fail_next(&mut self, kind: Operation, path: &str, times: u32) {
+        if times > 0 {
+            self.failures.next.push((kind, path.to_owned(), times));
+        }
+    }
+
+    /// The next `times` writes to files whose path begins with `path` find the disk full, reserved space or not: as on a file system that
+    /// does not keep its word, or copies on write.
+    pub fn find_no_space(&mut self, path: &str, times: u32) {
+        if times > 0 {
+            self.failures.no_space.push((path.to_owned(), times));
+        }
+    }
+
+    /// Whether everything that changes anything fails, as on a file system that was remounted read-only.
+    pub fn set_read_only(&mut self, read_only: bool) {
+        self.failures.read_only = read_only;
+    }
+
+    /// The next write to a file whose path begins with `path` is reported as done, durable or not, and changes nothing. A
+    /// block's checksum in its header finds that, a header's generation in the map, a journal's successors (they say what was
+    /// durable before them). Nothing finds it for the newest write of a file with nothing later to speak of it: the last group of a
+    /// journal, or a superblock (then the replica is one checkpoint older, with a journal that may be recycled already).
+    pub fn lose_next_write(&mut self, path: &str) {
+        self.failures.lost.push(path.to_owned());
+    }
+
+    /// The next write to a file whose path begins with `path` is reported as done and lands `distance` bytes further on in the same file
+    /// (or before, where that would be past its end, or nowhere, where neither fits): so two places are wrong, the one that lacks it and
+    /// the one that has it. Checksums bind a block to its volume and number, a page and a group to its place, so both are found.
+    pub fn misdirect_next_write(&mut self, path: &str, distance: u64) {
+        self.failures.misdirected.push((path.to_owned(), distance));
+    }
+
+    /// Turns over a bit of the seed's choice in what a file holds; gives back where. `None` where it holds nothing.
+    pub fn flip_random_bit(&mut self, path: &str) -> Option<(u64, u8)> {
+        let pages = self.page_offsets(path);
+        let length = self.files.get(path)?.length;
+        let pages: Vec<u64> = pages.into_iter().filter(|page| *page < length).collect();
+        if pages.is_empty() {
+            return None;
+        }
+        let page = pages[self.random.below(pages.len() as u64) as usize];
+        let held = (length - page).min(crate::pages::PAGE_BYTES);
+        let place = (page + self.random.below(held), self.random.below(8) as u8);
+        self.flip_bit(path, place.0, place.1);
+        Some(place)
     }
 
     /// Turns over bit `bit` (0 to 7) of the byte at `offset`: decay of what is stored.
@@ -251,7 +305,8 @@ impl SimulatedDisk {
         id
     }
 
-    fn read(&self, path: &str, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+    fn read(&mut self, path: &str, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.failures.check(Operation::Read, path)?;
         let end = offset.saturating_add(buffer.len() as u64);
         let bad = |(other, range): &(String, Range<u64>)| {
             other == path && range.start < end && offset < range.end
@@ -267,9 +322,11 @@ impl SimulatedDisk {
     }
 
     fn change(&mut self, path: &str, change: Change, durable: Option<u64>) -> io::Result<()> {
-        if self.unwritable.contains(path) {
-            return Err(io::Error::other("simulated write error"));
-        }
+        self.check_writable(path)?;
+        let length = self.files.get(path).ok_or(io::ErrorKind::NotFound)?.length;
+        let Some(change) = self.failures.led_astray(path, change, length) else {
+            return Ok(());
+        };
         let growth = self
             .files
             .get(path)
@@ -284,6 +341,13 @@ impl SimulatedDisk {
             None => file.change(change),
         }
         Ok(())
+    }
+
+    fn check_writable(&mut self, path: &str) -> io::Result<()> {
+        if self.unwritable.contains(path) {
+            return Err(io::Error::other("simulated write error"));
+        }
+        self.failures.check(Operation::Write, path)
     }
 
     fn perform(&mut self, path: &str, work: Work) -> io::Result<Done> {
@@ -301,11 +365,13 @@ impl SimulatedDisk {
             Work::Sync { .. } if self.unwritable.contains(path) => {
                 return Err(io::Error::other("simulated sync error"));
             }
-            Work::Sync { mark } => self
-                .files
-                .get_mut(path)
-                .ok_or(io::ErrorKind::NotFound)?
-                .sync(mark),
+            Work::Sync { mark } => {
+                self.failures.check(Operation::Sync, path)?;
+                self.files
+                    .get_mut(path)
+                    .ok_or(io::ErrorKind::NotFound)?
+                    .sync(mark);
+            }
         }
         Ok(Done::Finished)
     }
@@ -323,6 +389,7 @@ impl Disk for SimulatedDisk {
         if self.files.contains_key(path) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
+        self.failures.check_read_only()?;
         if reserve && !self.has_room(bytes) {
             return Err(io::ErrorKind::StorageFull.into());
         }
@@ -336,6 +403,7 @@ impl Disk for SimulatedDisk {
 
     fn resize(&mut self, file: FileId, bytes: u64, reserve: bool) -> io::Result<()> {
         let path = self.path_of(file)?;
+        self.check_writable(&path)?;
         let before = self.files.get(&path).ok_or(io::ErrorKind::NotFound)?.length;
         if reserve && bytes > before && !self.has_room(bytes - before) {
             return Err(io::ErrorKind::StorageFull.into());
@@ -348,12 +416,30 @@ impl Disk for SimulatedDisk {
         Ok(())
     }
 
+    fn reserve(&mut self, file: FileId, offset: u64, bytes: u64) -> io::Result<()> {
+        let path = self.path_of(file)?;
+        self.check_writable(&path)?;
+        let range = offset..offset + bytes;
+        let file = self.files.get(&path).ok_or(io::ErrorKind::NotFound)?;
+        if range.end > file.length {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        if !self.has_room(file.reserve_bytes(&range)) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        if let Some(file) = self.files.get_mut(&path) {
+            file.reserve(range);
+        }
+        Ok(())
+    }
+
     fn length(&mut self, file: FileId) -> io::Result<u64> {
         let path = self.path_of(file)?;
         Ok(self.files.get(&path).ok_or(io::ErrorKind::NotFound)?.length)
     }
 
     fn remove(&mut self, path: &str) -> io::Result<()> {
+        self.failures.check_read_only()?;
         let folder = format!("{path}/");
         let removed = |other: &String| other == path || other.starts_with(&folder);
         self.files.retain(|other, _| !removed(other));

@@ -163,9 +163,32 @@ impl SimulatedFile {
     /// Notes that the range's space is allocated.
     pub fn reserve(&mut self, range: Range<u64>) {
         if range.start < range.end {
+            self.unreserve(&range);
             self.reserved.push(range);
             self.count_loose_pages();
         }
+    }
+
+    /// Space that allocating the range would take beyond what the file has.
+    pub fn reserve_bytes(&self, range: &Range<u64>) -> u64 {
+        let absent = self
+            .current
+            .absent(range.start, range.end - range.start, |page| {
+                self.is_reserved(page)
+            });
+        absent * PAGE_BYTES
+    }
+
+    /// The range's space is allocated no more, except where something is written.
+    fn unreserve(&mut self, range: &Range<u64>) {
+        let reserved = std::mem::take(&mut self.reserved);
+        let pieces = reserved.into_iter().flat_map(|held| {
+            [
+                held.start..held.end.min(range.start),
+                held.start.max(range.end)..held.end,
+            ]
+        });
+        self.reserved = pieces.filter(|piece| piece.start < piece.end).collect();
     }
 
     fn count_loose_pages(&mut self) {
@@ -191,7 +214,11 @@ impl SimulatedFile {
                 self.loose_pages += grown;
                 self.length = self.length.max(range.end);
             }
-            Change::Punch { .. } => self.count_loose_pages(),
+            Change::Punch { .. } => {
+                // The file system may give the space to others.
+                self.unreserve(&range);
+                self.count_loose_pages();
+            }
         }
         self.changes += 1;
         self.unsynced.push((self.changes, change));

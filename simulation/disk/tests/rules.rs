@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use isthmus_journal::{Disk, DiskBusy, DiskOp, Done, FileId, OpId};
-use isthmus_simulated_disk::SimulatedDisk;
+use isthmus_simulated_disk::{Operation, SimulatedDisk};
 use std::io::ErrorKind;
 
 fn write(file: FileId, offset: u64, data: &[u8], durable: bool) -> DiskOp {
@@ -268,4 +268,99 @@ fn shrinking_a_file_clears_what_was_behind_its_end() {
     disk.crash();
     let content = disk.dump("a").unwrap();
     assert!(content[..1_000] == [1; 1_000] && content[1_000..].iter().all(|byte| *byte == 0));
+}
+
+#[test]
+fn failures_come_as_often_as_they_were_asked_for_and_only_where() {
+    let mut disk = SimulatedDisk::new(1);
+    let file = disk.create("a/b", 1 << 20, true).unwrap();
+    let other = disk.create("c", 1 << 20, true).unwrap();
+    disk.fail_next(Operation::Write, "a/", 2);
+    disk.fail_next(Operation::Sync, "a/b", 1);
+    disk.find_no_space("c", 1);
+    for expected in [false, false, true] {
+        let done = run(&mut disk, vec![write(file, 0, &[1; 512], false)]);
+        assert_eq!(done[0].is_ok(), expected);
+    }
+    for expected in [false, true] {
+        let done = run(&mut disk, vec![DiskOp::Sync { file }]);
+        assert_eq!(done[0].is_ok(), expected);
+    }
+    let done = run(&mut disk, vec![write(other, 0, &[1; 512], false)]);
+    assert_eq!(done[0].as_ref().unwrap_err().kind(), ErrorKind::StorageFull);
+    disk.fail_next(Operation::Read, "", u32::MAX);
+    let read = DiskOp::Read {
+        file,
+        offset: 0,
+        length: 512,
+    };
+    assert!(run(&mut disk, vec![read.clone()])[0].is_err());
+    disk.heal();
+    assert!(run(&mut disk, vec![read])[0].is_ok());
+}
+
+#[test]
+fn a_read_only_disk_reads_and_changes_nothing() {
+    let mut disk = SimulatedDisk::new(1);
+    let file = disk.create("a", 8192, true).unwrap();
+    run(&mut disk, vec![write(file, 0, &[1; 512], true)]);
+    disk.set_read_only(true);
+    assert!(run(&mut disk, vec![write(file, 0, &[2; 512], true)])[0].is_err());
+    assert!(disk.create("b", 1, false).is_err() && disk.remove("a").is_err());
+    assert!(disk.resize(file, 0, false).is_err() && disk.reserve(file, 0, 1).is_err());
+    assert_eq!(disk.peek("a", 0, 512).unwrap(), [1; 512]);
+}
+
+#[test]
+fn lost_and_misdirected_writes_are_reported_as_done() {
+    let mut disk = SimulatedDisk::new(1);
+    let file = disk.create("a", 64 << 10, true).unwrap();
+    disk.lose_next_write("a");
+    assert!(run(&mut disk, vec![write(file, 0, &[1; 4096], true)])[0].is_ok());
+    assert_eq!(disk.peek("a", 0, 4096).unwrap(), [0; 4096]);
+    for (offset, lands) in [(0, 32 << 10), (60 << 10, 28 << 10)] {
+        disk.misdirect_next_write("a", 32 << 10);
+        assert!(run(&mut disk, vec![write(file, offset, &[3; 4096], true)])[0].is_ok());
+        assert_eq!(disk.peek("a", offset, 4096).unwrap(), [0; 4096]);
+        assert_eq!(disk.peek("a", lands, 4096).unwrap(), [3; 4096]);
+    }
+}
+
+#[test]
+fn punched_space_is_anyones_until_it_is_reserved_again() {
+    let mut disk = SimulatedDisk::new(1);
+    let file = disk.create("a", 1 << 20, true).unwrap();
+    disk.set_capacity_bytes(Some(1 << 20));
+    let punch = DiskOp::Punch {
+        file,
+        offset: 0,
+        length: 512 << 10,
+    };
+    run(&mut disk, vec![punch]);
+    assert_eq!(disk.allocated_bytes(), 512 << 10);
+    disk.create("b", 256 << 10, true).unwrap();
+    disk.reserve(file, 0, 256 << 10).unwrap();
+    assert!(disk.reserve(file, 256 << 10, 4096).is_err());
+    assert!(run(&mut disk, vec![write(file, 100 << 10, &[1; 4096], false)])[0].is_ok());
+    assert!(run(&mut disk, vec![write(file, 300 << 10, &[1; 4096], false)])[0].is_err());
+}
+
+#[test]
+fn a_random_flip_changes_one_bit_of_what_a_file_holds() {
+    for seed in 0..50 {
+        let mut disk = SimulatedDisk::new(seed);
+        let file = disk.create("a", 1 << 20, false).unwrap();
+        assert_eq!(disk.flip_random_bit("a"), None, "it holds nothing");
+        run(&mut disk, vec![write(file, 8192, &[1; 8192], true)]);
+        let before = disk.dump("a").unwrap();
+        let (offset, bit) = disk.flip_random_bit("a").unwrap();
+        disk.crash();
+        let after = disk.dump("a").unwrap();
+        let changed: Vec<usize> = (0..before.len())
+            .filter(|at| before[*at] != after[*at])
+            .collect();
+        assert_eq!(changed, [offset as usize]);
+        assert_eq!(before[changed[0]] ^ after[changed[0]], 1 << bit);
+        assert!((8192..16384).contains(&offset));
+    }
 }

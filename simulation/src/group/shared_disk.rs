@@ -93,6 +93,10 @@ impl Disk for SharedDisk {
     fn resize(&mut self, file: FileId, bytes: u64, reserve: bool) -> io::Result<()> {
         self.0.lock().disk.resize(file, bytes, reserve)
     }
+
+    fn reserve(&mut self, file: FileId, offset: u64, bytes: u64) -> io::Result<()> {
+        self.0.lock().disk.reserve(file, offset, bytes)
+    }
     fn length(&mut self, file: FileId) -> io::Result<u64> {
         self.0.lock().disk.length(file)
     }

@@ -181,6 +181,20 @@ impl VolumeStore {
             .push_back(Waiting { ticket, op, state });
     }
 
+    /// A change failed: a checkpoint that was submitted after it would be without it, while its owner counts on it.
+    pub(super) fn fail_checkpoints_after(&mut self, ticket: u64, error: &io::Error) {
+        let waiting = std::mem::take(&mut self.checkpoints.waiting);
+        let (failed, others): (Vec<Waiting>, Vec<Waiting>) = waiting
+            .into_iter()
+            .partition(|waiting| waiting.ticket > ticket);
+        self.checkpoints.waiting = others.into();
+        self.events
+            .extend(failed.into_iter().map(|waiting| StoreEvent::Failed {
+                op: waiting.op,
+                error: io::Error::new(error.kind(), format!("a change before it failed: {error}")),
+            }));
+    }
+
     /// The number of the last durable checkpoint.
     #[must_use]
     pub fn checkpoint_generation(&self) -> u64 {

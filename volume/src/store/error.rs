@@ -47,6 +47,11 @@ impl StoreError {
         }
     }
 
+    /// A folder could not be listed.
+    pub fn listing(folder: &str) -> impl FnOnce(io::Error) -> StoreError + use<> {
+        StoreError::io(format!("list {folder}"))
+    }
+
     pub(super) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> StoreError {
         let what = what.into();
         move |source| StoreError::Io { what, source }

@@ -77,6 +77,11 @@ impl ExtentMap {
         self.mapped
     }
 
+    /// How many pages there are, with entries or without.
+    pub(super) fn page_count(&self) -> u32 {
+        self.pages.len() as u32
+    }
+
     /// For how many pairs of pages the map file must have room.
     pub(super) fn locations(&self) -> u32 {
         self.locations

@@ -326,6 +326,9 @@ impl VolumeStore {
             .remove(&ticket)
             .expect("a request is finished once");
         self.changes.remove(&ticket);
+        if let (Some(error), Work::Write { .. } | Work::Clear) = (&request.failure, &request.work) {
+            self.fail_checkpoints_after(ticket, error);
+        }
         let op = request.op;
         self.events.push(match (request.failure, request.work) {
             (Some(error), _) => StoreEvent::Failed { op, error },

@@ -348,3 +348,32 @@ fn a_disk_that_is_dropped_under_load_stops_its_threads() {
         "nobody is left who could wake the caller"
     );
 }
+
+#[test]
+fn reserving_allocates_a_punched_range_again_and_keeps_what_is_there() {
+    let mut bench = Bench::new();
+    let file = bench.disk.create("data", 4 << 20, true).unwrap();
+    bench.run(write(file, 3 << 20, &[7; 8192], true)).unwrap();
+    let path = bench.folder.path().join("data");
+    let allocated = || std::fs::metadata(&path).unwrap().blocks() * 512;
+    bench
+        .run(DiskOp::Punch {
+            file,
+            offset: 0,
+            length: 2 << 20,
+        })
+        .unwrap();
+    let punched = allocated();
+    bench.disk.reserve(file, 0, 4 << 20).unwrap();
+    // A file system without holes, or without allocation, changes nothing.
+    assert!(allocated() >= punched);
+    if punched <= 2 << 20 {
+        assert!(allocated() >= 4 << 20, "{} bytes", allocated());
+    }
+    assert_eq!(bench.read(file, 3 << 20, 8192), [7; 8192]);
+    assert_eq!(bench.read(file, 0, 4096), [0; 4096]);
+    assert!(
+        bench.disk.reserve(file, 4 << 20, 1).is_err(),
+        "past its end"
+    );
+}

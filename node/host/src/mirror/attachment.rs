@@ -108,6 +108,24 @@ impl<R> Mirror<R> {
                 node(me.node)
             ));
         }
+        if let Standing::Unable(reason) = self.engine.standing(now) {
+            let others: Vec<String> = record
+                .in_sync
+                .iter()
+                .filter(|replica| replica.node != me.node)
+                .map(|replica| node(replica.node))
+                .collect();
+            let next = if others.is_empty() {
+                String::new()
+            } else {
+                format!("; connect to {}", others.join(" or "))
+            };
+            return Some(format!(
+                "the replica of {} on {} can't take part: {reason}{next}",
+                record.name,
+                node(me.node)
+            ));
+        }
         if let Some(mine) = domain(me.node).filter(|domain| domain.state != DomainState::Active) {
             return Some(format!(
                 "cluster domain {} is {:?} and serves nothing; after `domain-ctl activate clusterdomain {}` it will",

@@ -40,6 +40,10 @@ impl Checkpoint {
         self.applied_bytes += bytes as u64 + 4096;
     }
 
+    pub(super) fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
     pub(super) fn want(&mut self) {
         self.wanted = true;
     }
@@ -83,7 +87,11 @@ impl<R> Mirror<R> {
             || self.checkpoint.applied_bytes >= WORTH_BYTES
             || self.store.wants_checkpoint()
             || copied;
-        if !due || self.checkpoint.running.is_some() || context.now < self.checkpoint.not_before {
+        if !due
+            || self.checkpoint.running.is_some()
+            || context.now < self.checkpoint.not_before
+            || !self.may_checkpoint()
+        {
             return;
         }
         // What is in doubt is journalled again only if that leaves room for what was let in already; else once less is in doubt.
@@ -115,7 +123,9 @@ impl<R> Mirror<R> {
                 .collect(),
             todo: self.todo.as_ref().map(RegionMap::encode),
         };
-        let state = crate::wire::encode_state(&state);
+        let mut state = crate::wire::encode_state(&state);
+        // Behind the state, so that versions that don't know it pass over it.
+        state.extend(crate::wire::encode_state(&self.scrub.position()));
         self.checkpoint = Checkpoint {
             running: Some(Running {
                 from,
@@ -128,10 +138,11 @@ impl<R> Mirror<R> {
         if Mutation::ReleaseJournalEarly.is_on() {
             context.journal.release(self.stream(), from);
         }
-        self.checkpoint_if_carried(context.journal.durable());
+        let durable = context.journal.durable();
+        self.checkpoint_if_carried(context, durable);
     }
 
-    pub(super) fn checkpoint_if_carried(&mut self, durable: Lsn) {
+    pub(super) fn checkpoint_if_carried(&mut self, context: &Context<'_, R>, durable: Lsn) {
         // Changes made before this cut must be durable before it is, or a crash could know the later and not the earlier.
         let Some(running) = &mut self.checkpoint.running else {
             return;
@@ -141,6 +152,10 @@ impl<R> Mirror<R> {
             return;
         }
         if let Some(state) = running.state.take() {
+            if !self.may_checkpoint() {
+                self.checkpoint.failed(context.now);
+                return;
+            }
             let op = self.store_op(StoreWork::Checkpoint);
             self.store.checkpoint(op, state);
         }
@@ -151,6 +166,7 @@ impl<R> Mirror<R> {
             return;
         };
         context.journal.release(self.stream(), running.from);
+        self.forgotten_durably();
         if running.ends_copying && self.todo.as_ref().is_some_and(RegionMap::is_empty) {
             self.stop_copying();
             self.with_engine(context, |engine, _, effects| engine.on_copied(effects));

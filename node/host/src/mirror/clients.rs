@@ -3,7 +3,8 @@
 //! Records are whole blocks. A write that covers a part of a block is *merged*: the block is locked, whatever was ordered for it before is
 //! committed, it is read, and ordered as a whole. Requests that touch a locked block wait behind.
 
-use super::{Context, Doubtful, Mirror, StoreWork};
+use super::pieces::{Piece, changes, pieces, span, written};
+use super::{Context, Doubtful, Mirror, Reader, StoreWork};
 use crate::output::{ClientError, ClientRequest, Outcome, Run};
 use crate::wire::{Payload, RECORD_BLOCKS_MAX, record_head};
 use bytes::{Bytes, BytesMut};
@@ -45,62 +46,14 @@ pub(super) struct Merge {
     reading: bool,
 }
 
-/// A piece of a request: whole blocks, or a part of one.
-enum Piece {
-    Blocks(BlockRange),
-    Part {
-        block: u64,
-        at: usize,
-        length: usize,
-    },
-}
-
-/// Cuts bytes into at most one part of a block, whole blocks, and at most one part of a block.
-fn pieces(offset: u64, length: u64) -> Vec<Piece> {
-    let mut pieces = Vec::with_capacity(3);
-    let (mut at, end) = (offset, offset + length);
-    let part = |at: u64, end: u64, pieces: &mut Vec<Piece>| {
-        pieces.push(Piece::Part {
-            block: at / BLOCK_BYTES,
-            at: (at % BLOCK_BYTES) as usize,
-            length: (end - at) as usize,
-        });
-    };
-    if at % BLOCK_BYTES != 0 {
-        let stop = end.min(at.next_multiple_of(BLOCK_BYTES));
-        part(at, stop, &mut pieces);
-        at = stop;
-    }
-    let whole = (end - at) / BLOCK_BYTES;
-    if whole > 0 {
-        pieces.push(Piece::Blocks(BlockRange::new(at / BLOCK_BYTES, whole)));
-        at += whole * BLOCK_BYTES;
-    }
-    if at < end {
-        part(at, end, &mut pieces);
-    }
-    pieces
-}
-
-fn span(request: &ClientRequest) -> Option<(u64, u64)> {
-    match request {
-        ClientRequest::Read { offset, length }
-        | ClientRequest::Zero { offset, length }
-        | ClientRequest::Trim { offset, length }
-        | ClientRequest::Status { offset, length } => Some((*offset, *length)),
-        ClientRequest::Write { offset, data } => Some((*offset, data.len() as u64)),
-        ClientRequest::Flush => None,
-    }
-}
-
-fn changes(request: &ClientRequest) -> bool {
-    matches!(
-        request,
-        ClientRequest::Write { .. } | ClientRequest::Zero { .. } | ClientRequest::Trim { .. }
-    )
-}
-
 static ZERO_BLOCK: [u8; BLOCK_BYTES as usize] = [0; BLOCK_BYTES as usize];
+
+impl Merge {
+    /// The block that it will write.
+    pub(super) fn range(&self) -> BlockRange {
+        BlockRange::new(self.block, 1)
+    }
+}
 
 impl<R> Mirror<R> {
     /// A client asks for something.
@@ -141,7 +94,10 @@ impl<R> Mirror<R> {
         if !changes(request) || !self.engine.is_serving() {
             return false;
         }
-        !self.waiting.is_empty() || !self.has_room(context) || self.is_locked(request)
+        !self.waiting.is_empty()
+            || !self.has_room(context)
+            || self.is_locked(request)
+            || !self.has_space_for(&written(request))
     }
 
     /// Whether a client's change may be ordered. A checkpoint journals again what is in doubt, so that must never be more than
@@ -176,6 +132,18 @@ impl<R> Mirror<R> {
             if self.engine.is_serving() && (!self.has_room(context) || self.is_locked(request)) {
                 break;
             }
+            let ranges = written(request);
+            if self.engine.is_serving() && !self.has_space_for(&ranges) {
+                let Some(error) = self.without_space(context, &ranges) else {
+                    break;
+                };
+                // Stepping down has answered everything that waited.
+                if self.waiting.front() == Some(&number) {
+                    self.waiting.pop_front();
+                    self.part_done(context, number, Some(error));
+                }
+                continue;
+            }
             self.waiting.pop_front();
             if let Some(request) = self
                 .requests
@@ -204,19 +172,17 @@ impl<R> Mirror<R> {
                 }
             }
             ClientRequest::Trim { offset, length } => {
-                let whole = pieces(offset, length)
-                    .into_iter()
-                    .filter(|piece| matches!(piece, Piece::Blocks(_)));
+                let mut whole = pieces(offset, length);
+                whole.retain(|piece| matches!(piece, Piece::Blocks(_)));
+                if whole.is_empty() {
+                    // Nothing to do; but only who has the right to serve may say so.
+                    self.begin_flush(context, number);
+                }
                 for piece in whole {
                     self.begin_piece(context, number, piece, None);
                 }
             }
-            ClientRequest::Flush => {
-                let op = self.operation(number, None);
-                let mut effects = Effects::new();
-                let taken = self.engine.on_flush(context.now, op, &mut effects);
-                self.taken_or_failed(context, op, taken, effects);
-            }
+            ClientRequest::Flush => self.begin_flush(context, number),
             ClientRequest::Status { offset, length } if length > 0 && self.engine.is_serving() => {
                 let (start, end) = (
                     offset / BLOCK_BYTES,
@@ -267,6 +233,13 @@ impl<R> Mirror<R> {
         if taken.is_err() {
             self.fail_operation(context, op, &ClientError::NotServed("this replica is not primary (any more): connect again, at the node that serves the volume".into()));
         }
+    }
+
+    fn begin_flush(&mut self, context: &mut Context<'_, R>, number: u64) {
+        let op = self.operation(number, None);
+        let mut effects = Effects::new();
+        let taken = self.engine.on_flush(context.now, op, &mut effects);
+        self.taken_or_failed(context, op, taken, effects);
     }
 
     fn begin_read(&mut self, context: &mut Context<'_, R>, number: u64, offset: u64, length: u64) {
@@ -404,8 +377,17 @@ impl<R> Mirror<R> {
             return;
         }
         merge.reading = true;
-        let op = self.store_op(StoreWork::MergeRead(id));
+        let op = self.store_op(StoreWork::MergeRead { id, again: false });
         self.store.read(op, block);
+    }
+
+    /// What was bad in a merge's block is mended, or can't be.
+    pub(super) fn merge_again(&mut self, id: u64) {
+        if let Some(merge) = self.merges.get(&id) {
+            let block = merge.range();
+            let op = self.store_op(StoreWork::MergeRead { id, again: true });
+            self.store.read(op, block);
+        }
     }
 
     pub(super) fn merge_read_done(
@@ -414,7 +396,14 @@ impl<R> Mirror<R> {
         id: u64,
         data: &Bytes,
         bad: &[u64],
+        again: bool,
     ) {
+        if !bad.is_empty() && !again && self.merges.contains_key(&id) {
+            self.found_bad(context, bad);
+            if self.wait_for_mending(Reader::Merge(id), bad) {
+                return;
+            }
+        }
         let Some(merge) = self.merges.remove(&id) else {
             return;
         };
@@ -427,7 +416,6 @@ impl<R> Mirror<R> {
             let payload = Payload::new(self.volume, range, block.freeze());
             self.order(context, merge.request, RecordKind::Write, range, payload);
         } else {
-            self.bad_blocks += 1;
             error = Some(self.bad_block(merge.block));
         }
         self.part_done(context, merge.request, error);
@@ -436,7 +424,7 @@ impl<R> Mirror<R> {
 
     fn bad_block(&self, block: u64) -> ClientError {
         ClientError::Unreadable(format!(
-            "block {block} of this node's replica does not match its checksum, and was not returned"
+            "block {block} of this node's replica does not match its checksum, and no other in-sync replica has answered with a good copy"
         ))
     }
 
@@ -449,8 +437,21 @@ impl<R> Mirror<R> {
             return;
         };
         let range = read.range;
-        let store_op = self.store_op(StoreWork::ClientRead(op));
+        let store_op = self.store_op(StoreWork::ClientRead { op, again: false });
         self.store.read(store_op, range);
+    }
+
+    /// What was bad in a read is mended, or can't be.
+    pub(super) fn fetch_again(&mut self, op: ClientOp) {
+        if let Some(read) = self
+            .operations
+            .get(&op)
+            .and_then(|operation| operation.read.as_ref())
+        {
+            let range = read.range;
+            let store_op = self.store_op(StoreWork::ClientRead { op, again: true });
+            self.store.read(store_op, range);
+        }
     }
 
     pub(super) fn client_read_done(
@@ -459,16 +460,15 @@ impl<R> Mirror<R> {
         op: ClientOp,
         data: Bytes,
         bad: &[u64],
+        again: bool,
     ) {
         if let Some(block) = bad.first() {
-            self.bad_blocks += bad.len() as u64;
-            context.outputs.events.push((
-                self.volume,
-                format!(
-                    "{} blocks don't match their checksums, the first is {block}",
-                    bad.len()
-                ),
-            ));
+            if !again {
+                self.found_bad(context, bad);
+                if self.wait_for_mending(Reader::Client(op), bad) {
+                    return;
+                }
+            }
             let error = self.bad_block(*block);
             self.fail_operation(context, op, &error);
             return;

@@ -211,6 +211,7 @@ impl<R> Mirror<R> {
         let blocks = data
             .chunks_exact(BLOCK_BYTES as usize)
             .zip(question.range.start..);
+        // A block that can't be read here is copied like one that differs.
         question.hashes = blocks
             .map(|(block, number)| {
                 if bad.contains(&number) {
@@ -330,6 +331,28 @@ impl<R> Mirror<R> {
                 &checksums,
                 body,
             ),
+            Copying::Mend {
+                id,
+                epoch,
+                committed,
+                range,
+                blocks,
+            } => self.mending_asked(context, from, (id, epoch, committed), range, blocks),
+            Copying::Mended {
+                id,
+                as_of,
+                holes,
+                bad,
+                checksums,
+            } => self.on_mended(context, from, (id, as_of), (holes, bad), &checksums, body),
+            Copying::AskSpace { slots } => {
+                self.space_asked(from, slots);
+                Ok(())
+            }
+            Copying::Space { short } => {
+                self.space.note_answer(from, short);
+                Ok(())
+            }
         }
     }
 
@@ -358,15 +381,8 @@ impl<R> Mirror<R> {
             }
         }
         if bad != 0 {
-            self.bad_blocks += u64::from(bad.count_ones());
-            context.outputs.events.push((
-                self.volume,
-                format!(
-                    "{} blocks from {} on can't be copied: they don't match their checksums here",
-                    bad.count_ones(),
-                    source.range.start
-                ),
-            ));
+            // The joiner asks for these again.
+            self.found_bad(context, bad_blocks);
         }
         self.moved_bytes += body.len() as u64;
         let have = Copying::Have {
@@ -456,6 +472,7 @@ impl<R> Mirror<R> {
         }
         for (kind, range, payload) in changes {
             let op = self.store_op(StoreWork::TargetWrite(id));
+            self.mending.touch(range);
             self.checkpoint.note(payload.data.len());
             match kind {
                 RecordKind::Write => self.store.write(op, range, payload.data, payload.checksums),

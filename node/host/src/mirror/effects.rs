@@ -1,8 +1,9 @@
 //! Carrying out what the engine asks for, in its order.
 
-use super::{APPLY, AbsentMap, Context, Doubtful, Mirror};
+use super::{AbsentMap, Context, Doubtful, Mirror};
 use crate::output::{ClientError, Lane, OutgoingFrame};
-use crate::wire::{Payload, TAG_CHANGE, TAG_MESSAGE, encode_value, record_head};
+use crate::status::FaultKind;
+use crate::wire::{TAG_CHANGE, TAG_MESSAGE, encode_value, record_head};
 use bytes::Bytes;
 use isthmus_engine::{
     BlockRange, Change, Effect, Effects, Entry, Message, NodeId, NotServed, RecordKind, ReplicaId,
@@ -51,6 +52,7 @@ impl<R> Mirror<R> {
             Effect::Fail { op, why } => {
                 let error = match why {
                     NotServed::NotPrimary => ClientError::NotServed("this replica is not primary any more: the volume is served elsewhere, or by nobody".into()),
+                    NotServed::Unable(reason) => ClientError::NotServed(format!("this node can't serve the volume: {reason}; connect again, at another node that holds it")),
                     NotServed::Damaged => ClientError::NotServed("this replica has stopped: see its status".into()),
                 };
                 self.fail_operation(context, op, &error);
@@ -154,18 +156,11 @@ impl<R> Mirror<R> {
         context.unsettled.push_back((lsn, self.volume));
     }
 
-    /// Neither durable nor to be called so: the replica can't go on. (Room was looked for before; so the journal has failed.)
+    /// Neither durable nor ever to be called so: the replica can't go on in this process. (Room was looked for before; so the
+    /// journal has failed.)
     fn journal_refused(&mut self, context: &mut Context<'_, R>) {
-        context.outputs.events.push((
-            self.volume,
-            "the journal takes no more records: it is full, or its disk failed".into(),
-        ));
-        let mut effects = Effects::new();
-        self.engine.stop(
-            "the journal takes no more records: it is full, or its disk failed".into(),
-            &mut effects,
-        );
-        self.carry_out(context, effects);
+        let reason = "the journal takes no more records: it is full, or its disk failed; look at the disk, then restart the node";
+        self.fail(context, FaultKind::Failing, reason.into());
     }
 
     /// What a change means for the maps. The same at run time and in recovery.
@@ -341,7 +336,15 @@ impl<R> Mirror<R> {
     /// A record joins the window.
     pub(super) fn doubt(&mut self, doubtful: Doubtful) {
         self.window_bytes += doubtful.bytes();
+        self.note_clear(&doubtful.entry);
         self.window.push_back(doubtful);
+    }
+
+    /// What a clear gives back may be needed again by what comes after it.
+    pub(super) fn note_clear(&mut self, entry: &Entry) {
+        if entry.kind == RecordKind::Clear {
+            self.last_clear = entry.position.seq;
+        }
     }
 
     pub(super) fn doubtful(&self, seq: Seq) -> Option<&Doubtful> {
@@ -363,21 +366,5 @@ impl<R> Mirror<R> {
             self.apply_one(doubtful.entry, doubtful.payload);
         }
         self.merges_may_go_on(context);
-    }
-
-    pub(super) fn apply_one(&mut self, entry: Entry, payload: Payload) {
-        self.store_busy = true;
-        self.checkpoint.note(payload.data.len());
-        if let Some(target) = &mut self.target {
-            target.note_newer(entry.range, entry.position.seq);
-        }
-        match entry.kind {
-            RecordKind::Write => {
-                self.store
-                    .write(APPLY, entry.range, payload.data, payload.checksums)
-            }
-            RecordKind::Clear if Mutation::TrimOutOfOrder.is_on() && !self.engine.is_serving() => {}
-            RecordKind::Clear => self.store.clear(APPLY, entry.range),
-        }
     }
 }

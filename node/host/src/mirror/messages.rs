@@ -2,6 +2,7 @@
 
 use super::{Context, Mirror};
 use crate::output::Lane;
+use crate::status::FaultKind;
 use crate::wire::{self, Copying, Record, TAG_COPY, TAG_MESSAGE, decode_record, decode_value};
 use bytes::Bytes;
 use isthmus_engine::{Message, NodeId, RecordKind};
@@ -50,7 +51,13 @@ impl<R> Mirror<R> {
     /// about grants needs no order, and tells what is committed, without which there would be no checkpoint.
     fn arrives(&mut self, context: &mut Context<'_, R>, from: NodeId, arrival: Arrival) {
         let waits = match &arrival {
-            Arrival::Record(_) => !self.deferred.is_empty() || !self.has_room_to_follow(context),
+            // An unable replica takes nothing, and so has nothing to wait for.
+            _ if self.fault.is_some() => false,
+            Arrival::Record(record) => {
+                !self.deferred.is_empty()
+                    || !self.has_room_to_follow(context)
+                    || !self.has_space_to_follow(&record.0)
+            }
             Arrival::Message(
                 Message::GrantRequest { .. } | Message::Grant { .. } | Message::GiveUp { .. },
             ) => false,
@@ -66,8 +73,24 @@ impl<R> Mirror<R> {
     /// Takes what waited, as far as there is room now.
     pub fn take_deferred(&mut self, context: &mut Context<'_, R>) {
         while let Some((_, arrival)) = self.deferred.front() {
-            if matches!(arrival, Arrival::Record(_)) && !self.has_room_to_follow(context) {
-                return;
+            if let Arrival::Record(record) = arrival {
+                if !self.has_room_to_follow(context) {
+                    return;
+                }
+                if !self.has_space_to_follow(&record.0) {
+                    let range = record.0.entry.range;
+                    if self.space.short_since.is_none() {
+                        self.want_space_for(&[range]);
+                        return;
+                    }
+                    if self.space_may_come(context) {
+                        return;
+                    }
+                    // To be said before it is acknowledged: the primary has room, or it would not have ordered it.
+                    let reason = "the disk of this node is full; free space: the replica then comes back by itself";
+                    self.fail(context, FaultKind::Full, reason.into());
+                    return;
+                }
             }
             if let Some((from, arrival)) = self.deferred.pop_front() {
                 self.take_arrival(context, from, arrival);
@@ -98,6 +121,10 @@ impl<R> Mirror<R> {
         });
         // Not taken: the record was refused, or was held already.
         self.staged = None;
+    }
+
+    fn has_space_to_follow(&self, record: &Record) -> bool {
+        record.entry.kind == RecordKind::Clear || self.has_space_for(&[record.entry.range])
     }
 
     /// A follower takes what its primary let in, so it goes on a little longer than a primary does.

@@ -2,11 +2,15 @@
 
 use super::checkpoint::{STATE_VERSION, State};
 use super::effects::JournalledChange;
+use super::fault::{Backoff, mark_of};
+use super::mending::Mending;
+use super::scrub::Scrub;
+use super::space::Space;
 use super::{AbsentMap, Checkpoint, Context, Doubtful, Mirror};
 use crate::wire::{self, TAG_CHANGE, decode_record, decode_value};
 use bytes::Bytes;
 use isthmus_engine::{
-    BLOCK_BYTES, Change, Durable, Effects, Replica, ReplicaId, Settings, Time, Token, View,
+    BLOCK_BYTES, Change, Durable, Effects, Replica, ReplicaId, Seq, Settings, Time, Token, View,
     VolumeId,
 };
 use isthmus_journal::{Disk, Lsn};
@@ -35,6 +39,8 @@ pub struct Recovering<R> {
     replay_from: Lsn,
     /// A record that makes no sense: the volume stops, with this as its reason.
     broken: Option<String>,
+    /// Records of it were lost: it is not what its checkpoint says.
+    lost: bool,
 }
 
 impl<R> Recovering<R> {
@@ -49,14 +55,22 @@ impl<R> Recovering<R> {
         me: ReplicaId,
         settings: Settings,
     ) -> Result<Recovering<R>, MirrorError> {
+        let lost = disk
+            .list(folder)
+            .map_err(StoreError::listing(folder))?
+            .iter()
+            .any(|name| mark_of(folder).ends_with(&format!("/{name}")));
         let (store, state, spec) = VolumeStore::open(disk, folder, tag)?;
         let mut absent = BTreeMap::new();
         let mut todo = None;
         let mut durable = Durable::default();
         let mut replay_from = Lsn(0);
+        let mut scrub_at = 0;
         if !state.is_empty() {
-            let state: State =
+            let (state, rest): (State, _) =
                 wire::decode_state(&state).map_err(|error| MirrorError::State(error.0))?;
+            // Not there in states that older versions wrote.
+            scrub_at = wire::decode_state(rest).map_or(0, |(at, _): (u64, _)| at);
             if state.version != STATE_VERSION {
                 return Err(MirrorError::State(format!(
                     "the state has version {}",
@@ -114,7 +128,13 @@ impl<R> Recovering<R> {
             waiters: Vec::new(),
             clients: 0,
             checkpoint: Checkpoint::default(),
-            bad_blocks: 0,
+            applying: VecDeque::new(),
+            last_clear: Seq::ZERO,
+            fault: None,
+            backoff: Backoff::default(),
+            space: Space::default(),
+            mending: Mending::default(),
+            scrub: Scrub::from(scrub_at),
             store_busy: true,
         };
         Ok(Recovering {
@@ -122,6 +142,7 @@ impl<R> Recovering<R> {
             durable,
             replay_from,
             broken: None,
+            lost,
         })
     }
 
@@ -146,6 +167,12 @@ impl<R> Recovering<R> {
         Ok(())
     }
 
+    /// Whether records of it were lost, so that those in the journal say nothing.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.lost
+    }
+
     /// Which volume.
     #[must_use]
     pub fn volume(&self) -> VolumeId {
@@ -154,7 +181,7 @@ impl<R> Recovering<R> {
 
     /// A record of this volume from the journal, in order.
     pub fn replay(&mut self, lsn: Lsn, record: &Bytes) {
-        if lsn < self.replay_from || self.broken.is_some() {
+        if lsn < self.replay_from || self.broken.is_some() || self.lost {
             return;
         }
         let replayed = if wire::is_record(record) {
@@ -170,6 +197,7 @@ impl<R> Recovering<R> {
         let record = decode_record(bytes, mirror.volume, mirror.blocks).map_err(|error| error.0)?;
         if self.durable.replay_entry(record.entry)? {
             let head = bytes.slice(..bytes.len() - record.payload.data.len());
+            mirror.note_clear(&record.entry);
             mirror.window.push_back(Doubtful {
                 entry: record.entry,
                 payload: record.payload,
@@ -229,7 +257,13 @@ impl<R> Recovering<R> {
 
     /// The journal is at its end: the replica is what it was.
     #[must_use]
-    pub fn finish(self, me: ReplicaId, settings: Settings, now: Time) -> Mirror<R> {
+    pub fn finish(
+        self,
+        me: ReplicaId,
+        settings: Settings,
+        now: Time,
+        events: &mut Vec<(VolumeId, String)>,
+    ) -> Mirror<R> {
         let mut mirror = self.mirror;
         assert_eq!(
             mirror.window.len(),
@@ -244,6 +278,9 @@ impl<R> Recovering<R> {
                 format!("the journal of this replica makes no sense: {reason}"),
                 &mut effects,
             );
+        }
+        if self.lost {
+            mirror.begin_lost(now, events);
         }
         mirror
     }

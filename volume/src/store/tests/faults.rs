@@ -229,3 +229,65 @@ fn after_a_failed_sync_no_checkpoint_is_trusted() {
     assert_eq!((rig.failed.len(), rig.durable), (2, 0));
     rig.check_all();
 }
+
+#[test]
+fn a_checkpoint_after_a_failed_change_fails_and_one_before_it_does_not() {
+    use crate::store::{StoreEvent, StoreOp};
+    use isthmus_simulated_disk::Operation;
+    let mut rig = Rig::new(3, 512);
+    rig.write(BlockRange::new(0, 512));
+    rig.settle();
+    let data = bytes::Bytes::from(vec![1; 4096]);
+    let checksum = isthmus_engine::block_checksum(rig.store.spec().volume, 3, &data);
+    rig.store.checkpoint(StoreOp(901), Vec::new());
+    rig.disk
+        .fail_next(Operation::Write, &format!("{FOLDER}/data"), 1);
+    rig.store
+        .write(StoreOp(902), BlockRange::new(3, 1), data, vec![checksum]);
+    rig.store.checkpoint(StoreOp(903), Vec::new());
+    let mut ended = Vec::new();
+    while ended.len() < 3 {
+        let mut events = Vec::new();
+        rig.store.step(&mut rig.disk, &mut events);
+        ended.extend(events.into_iter().map(|event| match event {
+            StoreEvent::Checkpointed { op } => (op.0, true),
+            StoreEvent::Failed { op, .. } => (op.0, false),
+            other => panic!("{other:?}"),
+        }));
+        if let Some(at) = rig.disk.next_event() {
+            rig.disk.advance(at);
+        }
+        let mut completions = Vec::new();
+        isthmus_journal::Disk::completed(&mut rig.disk, &mut completions);
+        for (id, result) in completions {
+            rig.store.on_completed(id, result);
+        }
+    }
+    ended.sort_unstable();
+    assert_eq!(ended, [(901, true), (902, false), (903, false)]);
+}
+
+#[test]
+fn what_is_reserved_is_there_whatever_becomes_of_the_disk() {
+    let mut rig = Rig::new(4, 256 * 64);
+    rig.write(BlockRange::new(0, 256 * 8));
+    rig.settle();
+    rig.checkpoint();
+    rig.settle();
+    rig.clear(BlockRange::new(0, 256 * 8));
+    rig.checkpoint();
+    rig.settle();
+    // The punched slots' space is anyone's.
+    let before = rig.store.slots_ready();
+    let allocated = rig.disk.allocated_bytes();
+    rig.store.reserve(before + 8, &mut rig.disk).unwrap();
+    assert_eq!(rig.disk.allocated_bytes(), allocated + (8 << 20));
+    rig.disk.set_capacity_bytes(Some(0));
+    let ready = rig.store.slots_ready();
+    assert!(rig.store.reserve(ready + 1, &mut rig.disk).is_err());
+    for extent in 0..u64::from(ready) {
+        rig.write(BlockRange::new((20 + extent) * 256, 1));
+    }
+    rig.check_all();
+    assert_eq!(rig.store.slots_ready(), 0);
+}
