@@ -10,8 +10,8 @@ mod snapshots;
 mod writer;
 
 pub(crate) use records::Record;
-pub(crate) use snapshots::StoredSnapshot;
-pub(crate) use writer::{Flushed, Recovered, Storage};
+pub(crate) use snapshots::{StoredSnapshot, bytes as snapshot_bytes, parse as parse_snapshot};
+pub(crate) use writer::{Flushed, Recovered, Storage, recover};
 
 use isthmus_journal::{Disk, Journal, Shape};
 

@@ -12,7 +12,6 @@ mod questions;
 mod report;
 
 use crate::clock;
-use crate::config::Config;
 use crate::peers::Outlet;
 use crate::serve::{BoxFuture, DataPath, DataPathState};
 use crate::store::Store;
@@ -22,6 +21,7 @@ use detour::Detour;
 use exports::NodeExports;
 use host_thread::HostThread;
 use inputs::{Input, Inputs};
+use isthmus_config::Config;
 use isthmus_disk::FileDisk;
 use isthmus_engine::{NodeId, Settings};
 use isthmus_host::{Host, Identity};
