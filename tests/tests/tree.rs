@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use tests::binaries::workspace;
 
 /// Each crate with what it may depend on among ours; tests of a crate may use the simulated disk, too.
-const ARROWS: [(&str, &[&str]); 12] = [
+const ARROWS: [(&str, &[&str]); 13] = [
     ("isthmus-engine", &[]),
     ("isthmus-journal", &["isthmus-engine"]),
     ("isthmus-volume", &["isthmus-engine", "isthmus-journal"]),
@@ -21,6 +21,7 @@ const ARROWS: [(&str, &[&str]); 12] = [
         &["isthmus-engine", "isthmus-journal", "isthmus-catalog"],
     ),
     ("isthmus-api", &[]),
+    ("isthmus-config", &["isthmus-engine", "isthmus-catalog"]),
     ("isthmus-disk", &["isthmus-journal"]),
     ("isthmus-transport", &["isthmus-engine"]),
     ("isthmus-nbd", &[]),

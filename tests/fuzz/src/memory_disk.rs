@@ -39,6 +39,12 @@ impl MemoryDisk {
             .collect()
     }
 
+    /// Forgets what its last user had open or under way, as a crash does. What was written stays.
+    pub fn restart(&mut self) {
+        self.open.clear();
+        self.done.clear();
+    }
+
     /// Puts a file there, of this length and all zeroes.
     pub fn put(&mut self, path: &str, length: u64) {
         let file = File {

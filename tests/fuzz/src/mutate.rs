@@ -1,5 +1,6 @@
 //! Turns bytes into bytes that are nearly as good: the mutations of AFL's "havoc" stage, as far as they helped here.
 
+use crate::chunks::{self, Chunk};
 use crate::random::Random;
 
 /// Numbers at which code turns.
@@ -25,6 +26,60 @@ pub fn mutate(bytes: &mut Vec<u8>, other: &[u8], words: &[&[u8]], random: &mut R
     for _ in 0..=random.below(more_max) {
         once(bytes, other, words, random);
     }
+}
+
+/// Changes, drops, repeats or moves pieces of an input that consists of them ([`chunks`]), as far as `may_change` allows it.
+pub fn mutate_chunks(
+    bytes: &mut Vec<u8>,
+    other: &[u8],
+    may_change: fn(&Chunk) -> bool,
+    random: &mut Random,
+) {
+    let mut all = chunks::split(bytes);
+    let mut others = chunks::split(other);
+    others.retain(may_change);
+    let more_max = if random.once_in(2) { 1 } else { 5 };
+    for _ in 0..=random.below(more_max) {
+        let places: Vec<usize> = (0..all.len())
+            .filter(|index| may_change(&all[*index]))
+            .collect();
+        if places.is_empty() {
+            break;
+        }
+        let at = places[random.index(places.len())];
+        let to = places[random.index(places.len())];
+        match random.below(12) {
+            0 => _ = all.remove(at),
+            1 => {
+                let copy = all[at].clone();
+                all.insert(to, copy);
+            }
+            2 => all.swap(at, to),
+            3 => {
+                let moved = all.remove(at);
+                all.insert(to.min(all.len()), moved);
+            }
+            4 => {
+                all[at].place = all[at]
+                    .place
+                    .wrapping_add(random.below(5) as u32)
+                    .wrapping_sub(2)
+            }
+            5 => all[at].tag = all[to].tag,
+            6 if !others.is_empty() => {
+                let new = others[random.index(others.len())].clone();
+                all.insert(at, new);
+            }
+            7 if !others.is_empty() => {
+                all[at].bytes = others[random.index(others.len())].bytes.clone();
+            }
+            _ => {
+                let pattern = all[to].bytes.clone();
+                mutate(&mut all[at].bytes, &pattern, &[], random);
+            }
+        }
+    }
+    *bytes = chunks::join(&all);
 }
 
 /// Turns over one bit.

@@ -161,7 +161,9 @@ impl Runner {
             0 => &empty,
             length => &self.corpus[random.index(length)],
         };
-        mutate(&mut input, other, self.target.words(), random);
+        if !self.target.mutate(&mut input, other, random) {
+            mutate(&mut input, other, self.target.words(), random);
+        }
         input.truncate(self.target.input_bytes_max());
         if !random.once_in(5) {
             self.target.reseal(&mut input, random);

@@ -73,6 +73,11 @@ pub trait Target {
     /// Repairs what guards the bytes, checksums first of all, so that what lies behind it is reached.
     fn reseal(&self, _bytes: &mut Vec<u8>, _random: &mut Random) {}
 
+    /// Changes the input in its own way; false where the general one is better.
+    fn mutate(&self, _bytes: &mut Vec<u8>, _other: &[u8], _random: &mut Random) -> bool {
+        false
+    }
+
     /// Words of the language, where it has one.
     fn words(&self) -> &'static [&'static [u8]] {
         &[]

@@ -5,6 +5,7 @@ pub mod catalog;
 pub mod config;
 mod envelope;
 pub mod host_frames;
+pub mod host_recovery;
 pub mod host_wire;
 pub mod journal;
 pub mod kvdb;
@@ -26,6 +27,7 @@ pub fn all() -> Vec<Box<dyn Target>> {
         Box::new(host_wire::Messages),
         Box::new(host_wire::Copies),
         Box::new(host_frames::Frames::new()),
+        Box::new(host_recovery::Starts::new()),
         Box::new(region_map::RegionMaps),
         Box::new(transport::Greetings),
         Box::new(transport::Frames),

@@ -31,6 +31,28 @@ pub(super) fn epoch(random: &mut Random) -> Epoch {
     }
 }
 
+/// Repairs a record's length and the checksums of its blocks.
+pub(super) fn reseal_record(bytes: &mut Vec<u8>, volume: VolumeId, random: &mut Random) {
+    if bytes.len() < HEAD_BYTES + 4 || bytes[1] != 0 {
+        return;
+    }
+    let each = 4 + BLOCK_BYTES as usize;
+    let count = (bytes.len() - HEAD_BYTES) / each;
+    // What does not fill a block is cut, or the length could not fit.
+    if count > 0 && !random.once_in(4) {
+        bytes.truncate(HEAD_BYTES + count * each);
+        bytes[44..52].copy_from_slice(&(count as u64).to_le_bytes());
+    }
+    let start = bytes[36..44].try_into().map_or(0, u64::from_le_bytes);
+    let data_at = (HEAD_BYTES + count * 4).min(bytes.len());
+    let (head, data) = bytes.split_at_mut(data_at);
+    let blocks = data.chunks_exact(BLOCK_BYTES as usize);
+    for ((block, place), number) in blocks.zip(head[HEAD_BYTES..].chunks_exact_mut(4)).zip(0..) {
+        let checksum = block_checksum(volume, start.wrapping_add(number), block);
+        place.copy_from_slice(&checksum.to_le_bytes());
+    }
+}
+
 impl Target for Records {
     fn name(&self) -> &'static str {
         "host-record"
@@ -69,25 +91,7 @@ impl Target for Records {
     }
 
     fn reseal(&self, bytes: &mut Vec<u8>, random: &mut Random) {
-        if bytes.len() < HEAD_BYTES + 4 || bytes[1] != 0 {
-            return;
-        }
-        let each = 4 + BLOCK_BYTES as usize;
-        let count = (bytes.len() - HEAD_BYTES) / each;
-        // What does not fill a block is cut, or the length could not fit.
-        if count > 0 && !random.once_in(4) {
-            bytes.truncate(HEAD_BYTES + count * each);
-            bytes[44..52].copy_from_slice(&(count as u64).to_le_bytes());
-        }
-        let start = bytes[36..44].try_into().map_or(0, u64::from_le_bytes);
-        let data_at = (HEAD_BYTES + count * 4).min(bytes.len());
-        let (head, data) = bytes.split_at_mut(data_at);
-        let blocks = data.chunks_exact(BLOCK_BYTES as usize);
-        for ((block, place), number) in blocks.zip(head[HEAD_BYTES..].chunks_exact_mut(4)).zip(0..)
-        {
-            let checksum = block_checksum(VOLUME, start.wrapping_add(number), block);
-            place.copy_from_slice(&checksum.to_le_bytes());
-        }
+        reseal_record(bytes, VOLUME, random);
     }
 
     fn input_bytes_max(&self) -> usize {

@@ -6,6 +6,7 @@ use isthmus_journal::{Disk, Journal, JournalError, Lsn, Shape, StreamId};
 
 use crate::chunks::{self, Chunk};
 use crate::memory_disk::MemoryDisk;
+use crate::mutate::mutate_chunks;
 use crate::random::Random;
 use crate::target::{Expect, Target, Verdict};
 
@@ -210,6 +211,14 @@ impl Target for Journals {
             }
         }
         chunks::join(&chunks)
+    }
+
+    fn mutate(&self, bytes: &mut Vec<u8>, other: &[u8], random: &mut Random) -> bool {
+        let by_pieces = !random.once_in(8);
+        if by_pieces {
+            mutate_chunks(bytes, other, |_| true, random);
+        }
+        by_pieces
     }
 
     fn reseal(&self, bytes: &mut Vec<u8>, random: &mut Random) {

@@ -7,6 +7,7 @@ use isthmus_kvdb::decoders::{self, Form};
 use super::{catalog, envelope};
 use crate::chunks::{self, Chunk};
 use crate::memory_disk::MemoryDisk;
+use crate::mutate::mutate_chunks;
 use crate::random::Random;
 use crate::target::{Expect, Target, Verdict};
 
@@ -149,6 +150,14 @@ impl Target for Stores {
             put(RECORD, record.expect("a small entry").to_vec());
         }
         chunks::join(&chunks)
+    }
+
+    fn mutate(&self, bytes: &mut Vec<u8>, other: &[u8], random: &mut Random) -> bool {
+        let by_pieces = !random.once_in(8);
+        if by_pieces {
+            mutate_chunks(bytes, other, |_| true, random);
+        }
+        by_pieces
     }
 
     fn reseal(&self, bytes: &mut Vec<u8>, random: &mut Random) {

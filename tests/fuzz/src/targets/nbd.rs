@@ -21,6 +21,9 @@ static ZEROES: [u8; EXPORT_BYTES as usize] = [0; EXPORT_BYTES as usize];
 
 const OPTION_REPLY: [u8; 8] = 0x0003_e889_0455_65a9_u64.to_be_bytes();
 const STRUCTURED_REPLY: [u8; 4] = 0x668e_33ef_u32.to_be_bytes();
+const SIMPLE_REPLY: [u8; 4] = 0x6744_6698_u32.to_be_bytes();
+/// Option STRUCTURED_REPLY (8) and the answer ACK (1).
+const STRUCTURED_AGREED: [u8; 8] = [0, 0, 0, 8, 0, 0, 0, 1];
 const IHAVEOPT: [u8; 8] = *b"IHAVEOPT";
 const REQUEST: [u8; 4] = 0x2560_9513_u32.to_be_bytes();
 /// Bytes of the server's greeting.
@@ -314,22 +317,34 @@ fn put_request(bytes: &mut Vec<u8>, random: &mut Random) {
     }
 }
 
-/// Whatever a client says, what the server says is well-formed: greeting, replies to options, and (where these were agreed on)
-/// whole chunks of structured replies.
+/// Whatever a client says, what the server says is well-formed: greeting, replies to options, and, where structured replies were
+/// agreed on, whole chunks of these and simple replies without data.
 fn check_output(output: &[u8]) {
     let mut rest = output
         .get(GREETING_BYTES..)
         .expect("the server greets whoever comes");
+    let mut is_structured = false;
     while let Some(reply) = rest.strip_prefix(&OPTION_REPLY) {
+        is_structured |= reply.starts_with(&STRUCTURED_AGREED);
         rest = skip_data(reply, 8);
     }
-    while let Some(chunk) = rest.strip_prefix(&STRUCTURED_REPLY) {
-        // Flags, type, cookie.
-        rest = skip_data(chunk, 12);
-        assert!(
-            rest.is_empty() || rest.starts_with(&STRUCTURED_REPLY),
-            "a reply of another kind among structured ones"
-        );
+    // Without them the length of a reply follows from its request; after EXPORT_NAME something else comes first.
+    while is_structured && !rest.is_empty() {
+        if let Some(chunk) = rest.strip_prefix(&STRUCTURED_REPLY) {
+            // Flags, type, cookie.
+            rest = skip_data(chunk, 12);
+        } else if let Some(simple) = rest.strip_prefix(&SIMPLE_REPLY) {
+            rest = simple.get(12..).expect("a reply has its error and cookie");
+        } else {
+            // Size and flags of an export that was opened by EXPORT_NAME.
+            assert_eq!(
+                rest[..8],
+                EXPORT_BYTES.to_be_bytes(),
+                "neither reply nor export"
+            );
+            let zeroes = rest.get(10..134).is_some_and(|zeroes| zeroes == [0; 124]);
+            rest = &rest[if zeroes { 134 } else { 10 }..];
+        }
     }
 }
 

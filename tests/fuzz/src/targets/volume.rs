@@ -7,6 +7,7 @@ use isthmus_volume::{StoreEvent, StoreOp, VolumeSpec, VolumeStore};
 
 use crate::chunks::{self, Chunk};
 use crate::memory_disk::MemoryDisk;
+use crate::mutate::mutate_chunks;
 use crate::random::Random;
 use crate::target::{Expect, Target, Verdict};
 
@@ -46,7 +47,7 @@ fn is_true(block: u64, bytes: &[u8]) -> bool {
 }
 
 /// Lets the store and the disk go on until nothing moves.
-fn settle(store: &mut VolumeStore, disk: &mut MemoryDisk) -> Vec<StoreEvent> {
+pub(super) fn settle(store: &mut VolumeStore, disk: &mut MemoryDisk) -> Vec<StoreEvent> {
     let mut events = Vec::new();
     loop {
         store.step(disk, &mut events);
@@ -154,6 +155,14 @@ impl Target for Stores {
             }
         }
         chunks::join(&chunks)
+    }
+
+    fn mutate(&self, bytes: &mut Vec<u8>, other: &[u8], random: &mut Random) -> bool {
+        let by_pieces = !random.once_in(8);
+        if by_pieces {
+            mutate_chunks(bytes, other, |_| true, random);
+        }
+        by_pieces
     }
 
     fn reseal(&self, bytes: &mut Vec<u8>, random: &mut Random) {
