@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+use std::sync::{Mutex, MutexGuard, Once, OnceLock, PoisonError};
 
 use crate::target::Expect;
 
@@ -73,6 +73,13 @@ pub fn found_folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("found")
 }
 
+static KEPT_IN: OnceLock<PathBuf> = OnceLock::new();
+
+/// Keeps inputs that fail in another folder; the first call counts.
+pub fn keep_in(folder: PathBuf) {
+    KEPT_IN.get_or_init(|| folder);
+}
+
 /// Tells what went wrong in the case under way, keeps its bytes in a file, and says how to run it again.
 pub fn fail(what: &str) {
     let mut current = lock();
@@ -85,9 +92,10 @@ pub fn fail(what: &str) {
         crc32fast::hash(&current.bytes),
         current.expect.word()
     );
-    let path = found_folder().join(&name);
-    let written = std::fs::create_dir_all(found_folder())
-        .and_then(|()| std::fs::write(&path, &current.bytes));
+    let folder = KEPT_IN.get().cloned().unwrap_or_else(found_folder);
+    let path = folder.join(&name);
+    let written =
+        std::fs::create_dir_all(&folder).and_then(|()| std::fs::write(&path, &current.bytes));
     let mut hex = String::new();
     for byte in current.bytes.iter().take(SHOWN_BYTES_MAX) {
         // Writing to a string can't fail.
@@ -105,8 +113,9 @@ pub fn fail(what: &str) {
     eprintln!("input, {} bytes: {hex}", current.bytes.len());
     match written {
         Ok(()) => eprintln!(
-            "again: cargo run --release -p fuzz -- --target {} --replay tests/fuzz/found/{name}",
-            current.target
+            "again: cargo run --release -p fuzz -- --target {} --replay {}",
+            current.target,
+            path.display()
         ),
         Err(error) => eprintln!(
             "the input could not be written to {}: {error}",

@@ -9,7 +9,7 @@
 //! what is sealed by a checksum is refused; so is what is cut off; what was accepted encodes to what it was, where the form is
 //! canonical, and to something that decodes to the same anywhere else. Stores must be usable after they were opened.
 //!
-//! Reading order: [`target`], [`targets`], [`mutate`], [`runner`], then what it measures with: [`allocation`], [`coverage`],
+//! `tests/planted.rs` shows that the loop finds what it looks for. Reading order: [`target`], [`targets`], [`mutate`], [`runner`], then what it measures with: [`allocation`], [`coverage`],
 //! [`current`]; [`memory_disk`] and [`chunks`] serve the targets that read a disk.
 
 pub mod allocation;
