@@ -35,16 +35,16 @@ fn nothing_that_was_found_breaks_a_rule_again() {
 /// A text's length was believed before the text was there: 54 bytes of a request asked for 9 MiB, and 64 MiB would have been given.
 #[test]
 fn a_few_bytes_of_an_envelope_do_not_ask_for_megabytes() {
-    assert_eq!(named("catalog-request-225b9f4d.anything"), Verdict::Refused);
-    assert_eq!(named("catalog-answer-64de8512.anything"), Verdict::Refused);
-    assert_eq!(named("kvdb-entry-c46f9d3a.anything"), Verdict::Refused);
-    assert_eq!(named("kvdb-snapshot-3c60784f.anything"), Verdict::Refused);
+    assert_eq!(named("catalog-request-9b7d524e.anything"), Verdict::Refused);
+    assert_eq!(named("catalog-answer-a3fa1876.anything"), Verdict::Refused);
+    assert_eq!(named("kvdb-entry-52de546f.anything"), Verdict::Refused);
+    assert_eq!(named("kvdb-snapshot-24939bf3.anything"), Verdict::Refused);
 }
 
 /// The log was put together by what records said of their entries, and handed over by what the entries said: with a gap.
 #[test]
 fn a_log_whose_records_lie_about_their_entries_is_refused() {
-    assert_eq!(named("kvdb-store-9869330a.anything"), Verdict::Refused);
+    assert_eq!(named("kvdb-store-188bbd3c.anything"), Verdict::Refused);
 }
 
 /// A record whose epoch is lower than that of the record before it stopped the whole node at its start; it stops its volume now.

@@ -364,6 +364,12 @@ fn command(primary: ReplicaId, proposal: Proposal) -> Command {
             primary,
             leaving: replicas,
         },
+        ProposalKind::BeginCopy => Command::BeginCopy {
+            volume,
+            epoch,
+            primary,
+            joining: *replicas.first().expect("a copy names who is copied to"),
+        },
         ProposalKind::Grow => Command::Grow {
             volume,
             epoch,
