@@ -43,17 +43,23 @@ impl Durable {
     /// forward, or older than the checkpoint) are passed over. Returns whether it was new.
     ///
     /// # Errors
-    /// When it neither is in the log nor follows it: a record is missing.
+    /// When it neither is in the log nor follows it: a record is missing, or its epoch went back.
     pub fn replay_entry(&mut self, entry: Entry) -> Result<bool, String> {
         let seq = entry.position.seq;
         if seq <= self.end() {
             return Ok(false);
         }
-        if seq != self.end().next() {
+        if self.end().0.checked_add(1) != Some(seq.0) {
             return Err(format!(
                 "record {} follows {} in the journal: records between are missing",
                 entry.position,
                 self.end()
+            ));
+        }
+        if !self.history.may_note(entry.position.epoch, seq) {
+            return Err(format!(
+                "record {} follows one of a later epoch in the journal",
+                entry.position
             ));
         }
         self.history.note(entry.position.epoch, seq);

@@ -44,6 +44,14 @@ impl History {
         }
     }
 
+    /// Whether `epoch` can have ordered `seq`, behind everything noted before. What comes from a disk or a peer is asked for it first.
+    #[must_use]
+    pub fn may_note(&self, epoch: Epoch, seq: Seq) -> bool {
+        self.starts
+            .last()
+            .is_none_or(|(last, first)| *last == epoch || (*last < epoch && *first < seq))
+    }
+
     /// Forgets what lies after `end`.
     pub fn cut(&mut self, end: Seq) {
         self.starts.retain(|(_, first)| *first <= end);

@@ -12,10 +12,11 @@
 //! Reading order: [`peers`] (the seam to the network), [`handle`], `ask` (how a command reaches the leader), `detour` (how news comes
 //! while it can't be reached), `serve`,
 //! `membership`, then what openraft asks for: `group` (its types), `network`, `log_store`, `machine`, and below these
-//! `storage`: `records`, `retained`, `writer`, `snapshots`.
+//! `storage`: `records`, `retained`, `writer`, `snapshots`. [`decoders`] is the way in for tests that feed them anything.
 
 mod ask;
 mod config;
+pub mod decoders;
 mod detour;
 mod error;
 mod group;

@@ -13,8 +13,8 @@ mod writer;
 pub(crate) use owner::Storage;
 pub use owner::{AwaitedDisk, DiskOwner};
 pub(crate) use records::Record;
-pub(crate) use snapshots::StoredSnapshot;
-pub(crate) use writer::{Flushed, Recovered};
+pub(crate) use snapshots::{StoredSnapshot, bytes as snapshot_bytes, parse as parse_snapshot};
+pub(crate) use writer::{Flushed, Recovered, recover};
 
 use isthmus_journal::{Disk, Journal, Shape};
 

@@ -1,12 +1,11 @@
 //! `isthmusd`: one node of an Isthmus cluster, and `quickstart`, a whole one on this machine.
 //!
-//! Reading order: `run` (a node's life), [`config`], [`store`], [`membership`], [`peers`], [`cluster`], [`serve`] (the data
+//! Reading order: `run` (a node's life), [`store`], [`membership`], [`peers`], [`cluster`], [`serve`] (the data
 //! path's seam), [`replicas`] (the data path), [`api`], [`domains`], [`quickstart`].
 
 mod api;
 mod clock;
 mod cluster;
-mod config;
 mod domains;
 mod logging;
 mod membership;
@@ -73,7 +72,7 @@ fn main() -> ExitCode {
 fn act(arguments: Arguments) -> anyhow::Result<()> {
     match arguments.command {
         Command::Run { config } => {
-            let config = config::Config::load(&config)?;
+            let config = isthmus_config::Config::load(&config)?;
             logging::start(arguments.log_format)?;
             run::run(config)
         }
@@ -81,7 +80,7 @@ fn act(arguments: Arguments) -> anyhow::Result<()> {
         Command::Config {
             command: ConfigCommand::Check { file },
         } => {
-            let config = config::Config::load(&file)?;
+            let config = isthmus_config::Config::load(&file)?;
             println!(
                 "{}: sound; node {} of cluster {}",
                 file.display(),

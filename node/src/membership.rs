@@ -1,11 +1,11 @@
 //! How a node becomes a member: one node forms the cluster, each registers the start of its store (I12).
 
-use crate::config::{Config, Role};
 use crate::run::own_cause;
 use crate::store::Store;
 use isthmus_catalog::{
     Answer, Command, DomainRecord, DomainRole, DomainState, NodeRecord, Refusal,
 };
+use isthmus_config::{Config, Role};
 use isthmus_engine::{DomainId, NodeId};
 use isthmus_kvdb::{Kvdb, KvdbError};
 use std::collections::BTreeMap;

@@ -14,11 +14,11 @@ mod ready;
 #[cfg(test)]
 mod tests;
 
-use crate::config::Config;
 use crate::logging::LogFormat;
 use anyhow::Context;
 use children::Children;
 use isthmus_api::size;
+use isthmus_config::Config;
 use ports::PortOptions;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

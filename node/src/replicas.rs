@@ -12,7 +12,6 @@ mod questions;
 mod report;
 
 use crate::clock;
-use crate::config::Config;
 use crate::peers::Outlet;
 use crate::serve::{BoxFuture, DataPath, DataPathState};
 use crate::store::Store;
@@ -21,6 +20,7 @@ use bytes::Bytes;
 use exports::NodeExports;
 use host_thread::HostThread;
 use inputs::{Input, Inputs};
+use isthmus_config::Config;
 use isthmus_disk::FileDisk;
 use isthmus_engine::{NodeId, Settings};
 use isthmus_host::{Host, Identity, ScrubPace};

@@ -6,7 +6,6 @@
 use crate::api::access::now_ms;
 use crate::api::{routes, server};
 use crate::cluster::{Cluster, OwnState};
-use crate::config::{Config, Role};
 use crate::domains::driver::{self, UpdatesWaiting};
 use crate::peers::{KvdbPeers, Outlet, Switchboard};
 use crate::replicas::{OpenDirectory, Replicas};
@@ -14,6 +13,7 @@ use crate::serve::{DataPath, NoReplicas};
 use crate::store::{self, Store};
 use crate::{membership, random};
 use anyhow::Context;
+use isthmus_config::{Config, Role};
 use isthmus_disk::{DirectoryLock, FileDisk};
 use isthmus_engine::NodeId;
 use isthmus_kvdb::{Kvdb, KvdbConfig};

@@ -239,6 +239,24 @@ mod tests {
     }
 
     #[test]
+    fn one_wrong_bit_anywhere_in_a_copy_is_noticed() {
+        let store = Store {
+            incarnation: Incarnation(0x0123_4567_89ab_cdef),
+            starts: 3,
+            cluster: 7,
+            node: NodeId(1),
+            formatted: true,
+        };
+        let mut page = encode(&store);
+        assert_eq!(decode(&page), Some(store));
+        for bit in 0..PAGE_BYTES * 8 {
+            page[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(decode(&page), None, "bit {bit}");
+            page[bit / 8] ^= 1 << (bit % 8);
+        }
+    }
+
+    #[test]
     fn data_without_a_store_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("raft")).unwrap();

@@ -21,6 +21,7 @@ const ARROWS: [(&str, &[&str]); 13] = [
         &["isthmus-engine", "isthmus-journal", "isthmus-catalog"],
     ),
     ("isthmus-api", &[]),
+    ("isthmus-config", &["isthmus-engine", "isthmus-catalog"]),
     ("isthmus-disk", &["isthmus-journal"]),
     ("isthmus-transport", &["isthmus-engine"]),
     ("isthmus-nbd", &[]),

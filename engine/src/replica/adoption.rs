@@ -128,7 +128,10 @@ impl Replica {
         }
         let mine = self.configuration.primary == Some(self.me);
         match &mut self.role {
-            Role::Primary(_) if mine => self.reform_members(now, effects),
+            Role::Primary(_) if mine => {
+                self.reform_members(now, effects);
+                self.open_if_committed(now, effects);
+            }
             Role::Idle | Role::Following(_) if mine && !self.configuration.opened => {
                 self.leave_primary(effects);
                 self.begin_promotion(now, effects);
@@ -168,6 +171,11 @@ impl Replica {
             self.step_down(NotServed::NotPrimary, effects);
             self.leave_primary(effects);
         }
+        self.open_if_committed(now, effects);
+    }
+
+    /// kvdb has committed `Opened` for this primary, under this epoch or under one before, which a watch may leave out.
+    fn open_if_committed(&mut self, now: Time, effects: &mut Effects) {
         if let Role::Primary(primary) = &self.role
             && primary.phase == Phase::Promoting
             && self.configuration.opened

@@ -289,6 +289,37 @@ fn nothing_is_copied_over_a_complete_replica_before_kvdb_has_noted_that() {
 }
 
 #[test]
+fn a_primary_opens_although_the_view_that_says_so_is_left_out_for_a_newer_one() {
+    let mut a = Bench::new(A);
+    a.replica.on_session_up(at(0), B.node, &mut a.effects);
+    a.replica.want(at(0), true, &mut a.effects);
+    a.view(at(0), released(view(2, None, true, &[A, B])));
+    a.view(at(1), released(view(3, Some(A), false, &[A, B])));
+    a.persist(at(2));
+    let report = Message::Report {
+        epoch: epoch(3),
+        history: History::new(),
+        end: Seq::ZERO,
+        committed: Seq::ZERO,
+    };
+    a.hear(at(3), B, report);
+    let durable = Seq::ZERO;
+    a.hear(
+        at(4),
+        B,
+        Message::Acked {
+            epoch: epoch(3),
+            durable,
+        },
+    );
+    assert!(a.asked().contains(&ProposalKind::Opened));
+    // Committed; and then B's site was deactivated, which keeps `opened`. Only that view comes.
+    a.view(at(5), view(4, Some(A), true, &[A]));
+    assert!(a.take().contains(&Effect::Serving));
+    assert!(a.replica.is_serving());
+}
+
+#[test]
 fn a_read_is_answered_only_under_the_grant_of_every_member_checked_after_the_fetch() {
     let mut a = serving();
     a.replica

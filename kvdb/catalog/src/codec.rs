@@ -5,7 +5,7 @@
 //! ```
 //!
 //! All integers are little-endian. Decoders are total: any bytes give a value or an error, in time and memory bounded by the
-//! input and by [`PAYLOAD_BYTES_MAX`]. bincode is unmaintained, and used nowhere else: replacing it changes this file only.
+//! input's length. bincode is unmaintained, and used nowhere else: replacing it changes this file only.
 
 use crate::command::{Answer, Request};
 use crate::record::Catalog;
@@ -124,13 +124,42 @@ pub fn unseal<T: DeserializeOwned>(kind: Kind, bytes: &[u8]) -> Result<T, CodecE
     if checksum(SCHEMA, kind, payload) != u32_at(12) {
         return Err(CodecError::Checksum);
     }
-    let limits = bincode::config::standard().with_limit::<PAYLOAD_BYTES_MAX>();
-    let (value, read) = bincode::serde::decode_from_slice(payload, limits)
-        .map_err(|error| CodecError::Payload(error.to_string()))?;
+    let (value, read) =
+        decode_payload(payload).map_err(|error| CodecError::Payload(error.to_string()))?;
     if read != payload.len() {
         return Err(CodecError::Length(bytes.len()));
     }
     Ok(value)
+}
+
+/// bincode believes the length of a text and allocates it before it reads, up to a limit that is a constant: so the limit is taken
+/// by the payload's length, or a few bytes could ask for the largest payload's memory. A byte counts as eight against it, since a
+/// number is counted by its width and may have been written in one byte.
+fn decode_payload<T: DeserializeOwned>(
+    payload: &[u8],
+) -> Result<(T, usize), bincode::error::DecodeError> {
+    const STEPS: [usize; 6] = [
+        4 << 10,
+        32 << 10,
+        256 << 10,
+        2 << 20,
+        16 << 20,
+        PAYLOAD_BYTES_MAX,
+    ];
+    fn within<T: DeserializeOwned, const LIMIT: usize>(
+        payload: &[u8],
+    ) -> Result<(T, usize), bincode::error::DecodeError> {
+        let limits = bincode::config::standard().with_limit::<LIMIT>();
+        bincode::serde::decode_from_slice(payload, limits)
+    }
+    match payload.len() {
+        length if length <= STEPS[0] => within::<T, { STEPS[0] * 8 }>(payload),
+        length if length <= STEPS[1] => within::<T, { STEPS[1] * 8 }>(payload),
+        length if length <= STEPS[2] => within::<T, { STEPS[2] * 8 }>(payload),
+        length if length <= STEPS[3] => within::<T, { STEPS[3] * 8 }>(payload),
+        length if length <= STEPS[4] => within::<T, { STEPS[4] * 8 }>(payload),
+        _ => within::<T, { STEPS[5] * 8 }>(payload),
+    }
 }
 
 fn checksum(schema: u16, kind: Kind, payload: &[u8]) -> u32 {

@@ -32,7 +32,7 @@ pub(crate) enum Record {
 
 impl Record {
     /// The record's parts.
-    pub(super) fn encode(&self, is_rewritten: bool) -> [Bytes; 2] {
+    pub(crate) fn encode(&self, is_rewritten: bool) -> [Bytes; 2] {
         let (kind, index, payload) = match self {
             Record::Vote(vote) => (1, 0, vote.clone()),
             Record::Entry { index, entry } => (2, *index, entry.clone()),
@@ -50,7 +50,7 @@ impl Record {
     }
 
     /// The record, and whether it is a rewritten one; none of unknown bytes. The payload is copied.
-    pub(super) fn decode(bytes: &[u8]) -> Option<(Record, bool)> {
+    pub(crate) fn decode(bytes: &[u8]) -> Option<(Record, bool)> {
         let (header, payload) = bytes.split_first_chunk::<HEADER_BYTES>()?;
         let [kind, is_rewritten @ (0 | 1), 0, 0, 0, 0, 0, 0, index @ ..] = *header else {
             return None;

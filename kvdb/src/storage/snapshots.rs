@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use isthmus_catalog::Catalog;
-use isthmus_catalog::codec::{self, ENVELOPE_BYTES, PAYLOAD_BYTES_MAX};
+use isthmus_catalog::codec::{self, CodecError, ENVELOPE_BYTES, PAYLOAD_BYTES_MAX};
 use isthmus_journal::{Disk, DiskOp};
 use std::io;
 
@@ -79,10 +79,7 @@ impl SnapshotFiles {
         snapshot: &StoredSnapshot,
     ) -> io::Result<DiskOp> {
         let number = self.number + 1;
-        let meta =
-            codec::seal(kind::SNAPSHOT, &(number, &snapshot.meta)).map_err(io::Error::other)?;
-        let length = u32::try_from(meta.len()).map_err(io::Error::other)?;
-        let bytes = [length.to_le_bytes().as_slice(), &meta, &snapshot.catalog].concat();
+        let bytes = bytes(number, snapshot).map_err(io::Error::other)?;
         let path = path(&self.folder, number);
         disk.remove(&path)?;
         let file = disk.create(&path, bytes.len() as u64, false)?;
@@ -115,7 +112,15 @@ fn read<D: Disk>(disk: &mut D, path: &str) -> io::Result<Option<(u64, StoredSnap
     Ok(parse(&bytes))
 }
 
-fn parse(bytes: &[u8]) -> Option<(u64, StoredSnapshot)> {
+/// A snapshot file's content.
+pub(crate) fn bytes(number: u64, snapshot: &StoredSnapshot) -> Result<Vec<u8>, CodecError> {
+    let meta = codec::seal(kind::SNAPSHOT, &(number, &snapshot.meta))?;
+    let length = u32::try_from(meta.len()).map_err(|_| CodecError::Length(meta.len()))?;
+    Ok([length.to_le_bytes().as_slice(), &meta, &snapshot.catalog].concat())
+}
+
+/// The number and the snapshot that a file's content holds, if it is whole.
+pub(crate) fn parse(bytes: &[u8]) -> Option<(u64, StoredSnapshot)> {
     let (length, rest) = bytes.split_first_chunk::<LENGTH_BYTES>()?;
     let (meta, catalog) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
     let (number, meta): (u64, SnapshotMeta) = codec::unseal(kind::SNAPSHOT, meta).ok()?;

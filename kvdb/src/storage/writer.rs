@@ -12,6 +12,7 @@
 use bytes::Bytes;
 use isthmus_catalog::codec;
 use isthmus_journal::{Disk, DiskOp, Done, Journal, Lsn, OpId, OpIds, StreamId};
+use openraft::entry::RaftEntry;
 use openraft::storage::IOFlushed;
 use std::collections::VecDeque;
 use std::io;
@@ -107,6 +108,11 @@ impl<R: Runtime> Batch<R> {
             waiting: Vec::new(),
         }
     }
+}
+
+/// What the store in `folder` holds, as a start finds it.
+pub(crate) fn recover<D: Disk>(mut disk: D, folder: &str) -> Result<Recovered, KvdbError> {
+    Writer::<crate::runtime::Tokio>::open(&mut disk, folder).map(|(_, recovered)| recovered)
 }
 
 pub(super) struct Writer<R: Runtime> {
@@ -374,11 +380,24 @@ fn recovered(replay: &Replay, snapshot: Option<StoredSnapshot>) -> Result<Recove
     let broken =
         |error: codec::CodecError| damaged(&format!("a record of the log can't be read ({error})"));
     let log_id = |bytes: &Bytes| codec::unseal::<LogId>(kind::LOG_ID, bytes).map_err(broken);
-    let purged = retained
-        .purged
-        .as_ref()
-        .map(|(_, bytes)| log_id(bytes))
-        .transpose()?;
+    // What a record says of its payload is what the log was put together by: if it lied, the log may have a gap after all.
+    let at = |index: u64, found: u64| {
+        if found == index {
+            Ok(())
+        } else {
+            Err(damaged(&format!(
+                "record {index} of the log holds what belongs at {found}"
+            )))
+        }
+    };
+    let purged = match &retained.purged {
+        Some((index, bytes)) => {
+            let purged = log_id(bytes)?;
+            at(*index, purged.index)?;
+            Some(purged)
+        }
+        None => None,
+    };
     let covered = snapshot
         .as_ref()
         .and_then(|snapshot| snapshot.meta.last_log_id.map(|last| last.index));
@@ -390,11 +409,10 @@ fn recovered(replay: &Replay, snapshot: Option<StoredSnapshot>) -> Result<Recove
         ));
     }
     let mut entries = Vec::with_capacity(retained.entries.len());
-    for bytes in retained.entries.values() {
-        entries.push((
-            codec::unseal::<Entry>(kind::ENTRY, bytes).map_err(broken)?,
-            bytes.len(),
-        ));
+    for (index, bytes) in &retained.entries {
+        let entry = codec::unseal::<Entry>(kind::ENTRY, bytes).map_err(broken)?;
+        at(*index, entry.index())?;
+        entries.push((entry, bytes.len()));
     }
     Ok(Recovered {
         vote: retained

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
@@ -99,6 +100,17 @@ enum Socket {
 }
 
 impl Server {
+    /// Serves one client over any stream of bytes, from the greeting to the end. Must be called inside a tokio runtime.
+    pub async fn serve_stream<R, W>(read: R, write: W, exports: Arc<dyn Exports>, limits: Limits)
+    where
+        R: AsyncRead + Unpin + Send + 'static,
+        W: AsyncWrite + Unpin + Send + 'static,
+    {
+        let (_server, stops) = watch::channel(false);
+        let connection = Connection::new(0, "a stream".to_owned(), stops);
+        connection::serve(read, write, exports, limits, connection).await;
+    }
+
     /// Listens at all the addresses and serves until stopped. Must be called inside a tokio runtime.
     ///
     /// # Errors

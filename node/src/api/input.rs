@@ -85,3 +85,46 @@ pub fn reason(text: &str) -> Result<String, HttpError> {
     }
     Ok(text.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::HeaderValue;
+
+    fn parsed(text: &[u8]) -> Option<RequestId> {
+        let mut headers = HeaderMap::new();
+        headers.insert(REQUEST_ID_HEADER, HeaderValue::from_bytes(text).ok()?);
+        request_id(&headers).ok().flatten()
+    }
+
+    #[test]
+    fn a_request_id_with_anything_wrong_is_refused_or_another_one() {
+        let text = b"00f00000000000ff-18446744073709551615";
+        let sound = RequestId {
+            client: 0x00f0_0000_0000_00ff,
+            number: u64::MAX,
+        };
+        assert_eq!(parsed(text), Some(sound));
+        for bit in 0..text.len() * 8 {
+            let mut text = text.to_vec();
+            text[bit / 8] ^= 1 << (bit % 8);
+            // Only the case of a hex digit may change without changing the number.
+            let same_digit = text.eq_ignore_ascii_case(b"00f00000000000ff-18446744073709551615");
+            assert_eq!(parsed(&text) == Some(sound), same_digit, "bit {bit}");
+        }
+        for cut in 0..=17 {
+            assert_eq!(parsed(&text[..cut]), None, "cut at {cut}");
+        }
+        for wrong in [
+            "00f00000000000ff-18446744073709551616",
+            "00f00000000000ff--1",
+            "00f00000000000ff-+1",
+            "+0f00000000000ff-1",
+            "00f00000000000f-1",
+            "-",
+            "",
+        ] {
+            assert_eq!(parsed(wrong.as_bytes()), None, "{wrong}");
+        }
+    }
+}

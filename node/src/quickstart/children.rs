@@ -1,8 +1,8 @@
 //! The nodes as child processes.
 
-use crate::config::Config;
 use crate::logging::LogFormat;
 use anyhow::Context;
+use isthmus_config::Config;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;

@@ -1,12 +1,12 @@
 //! The folder of a quickstart cluster. Its file `quickstart` holds the cluster's id and is made first: a folder without it that
 //! is not empty is somebody else's. All that follows is made where it is missing, so a crash at any point is resumed.
 
-use crate::config::{
-    Cluster, ClusterId, Config, Domain, Journal, Listen, Member, Role, Scrub, Timing, Tls,
-};
 use crate::quickstart::ports::{PortOptions, Ports};
 use crate::random;
 use anyhow::{Context, bail, ensure};
+use isthmus_config::{
+    Cluster, ClusterId, Config, Domain, Journal, Listen, Member, Role, Scrub, Timing, Tls,
+};
 use isthmus_disk::DirectoryLock;
 use isthmus_engine::NodeId;
 use isthmus_transport::{Authority, CertificateFiles};

@@ -1,6 +1,6 @@
 //! Which ports the nodes take, and whether they are free.
 
-use crate::config::Config;
+use isthmus_config::Config;
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;

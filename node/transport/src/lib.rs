@@ -30,7 +30,7 @@ mod refusals;
 mod sending;
 mod session;
 pub mod transport;
-mod wire;
+pub mod wire;
 
 pub use certificates::{Authority, CertificateFiles};
 pub use handler::{Answer, CallError, Handler, Lane, PeerStats, SendError, SessionId};

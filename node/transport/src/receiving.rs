@@ -2,8 +2,8 @@
 
 use crate::session::Session;
 use crate::wire::Class;
-use crate::wire::{FRAME_HEADER_BYTES, LANE_BYTES, Violation, decode_frame_header, decode_lane};
-use bytes::{Buf, Bytes, BytesMut};
+use crate::wire::{LANE_BYTES, Next, Violation, decode_lane, next_frame};
+use bytes::{Buf, BytesMut};
 use quinn::RecvStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -129,35 +129,6 @@ async fn read_lane(
 /// Reads what is there, at least one byte; false at the end of the stream or of the connection.
 async fn fill(stream: &mut RecvStream, buffer: &mut BytesMut) -> bool {
     matches!(stream.read_buf(buffer).await, Ok(count) if count > 0)
-}
-
-enum Next {
-    Frame(Bytes),
-    /// So many bytes are missing of what comes next, which has `frame_bytes` in all as far as is known.
-    Missing {
-        bytes: usize,
-        frame_bytes: usize,
-    },
-}
-
-fn next_frame(buffer: &mut BytesMut) -> Result<Next, Violation> {
-    let Some(header) = buffer.first_chunk::<FRAME_HEADER_BYTES>() else {
-        let bytes = FRAME_HEADER_BYTES - buffer.len();
-        return Ok(Next::Missing {
-            bytes,
-            frame_bytes: 0,
-        });
-    };
-    let length = decode_frame_header(header)?;
-    let whole = FRAME_HEADER_BYTES + length;
-    if buffer.len() < whole {
-        return Ok(Next::Missing {
-            bytes: whole - buffer.len(),
-            frame_bytes: whole,
-        });
-    }
-    buffer.advance(FRAME_HEADER_BYTES);
-    Ok(Next::Frame(buffer.split_to(length).freeze()))
 }
 
 #[cfg(test)]

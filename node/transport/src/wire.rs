@@ -2,6 +2,7 @@
 //! Every decoder takes any bytes and gives a value or the reason for a refusal.
 
 use crate::handler::Lane;
+use bytes::{Buf, Bytes, BytesMut};
 use isthmus_engine::VolumeId;
 
 /// A frame's content has at most this many bytes: the largest record with its header and checksums.
@@ -11,70 +12,93 @@ pub const FRAME_BYTES_MAX: usize = (2 << 20) + 4096;
 pub const CALL_BYTES_MAX: usize = 8 << 20;
 
 /// The version of everything in this file. The TLS handshake settles it (ALPN); headers repeat it.
-pub(crate) const VERSION: u8 = 1;
+pub const VERSION: u8 = 1;
 
 /// What is offered and asked for in the TLS handshake.
-pub(crate) const PROTOCOL: &[u8] = b"isthmus/1";
+pub const PROTOCOL: &[u8] = b"isthmus/1";
 
 const MAGIC: [u8; 4] = *b"ISTH";
 
-pub(crate) const HELLO_BYTES: usize = 24;
-pub(crate) const WELCOME_BYTES: usize = 8;
-pub(crate) const LANE_BYTES: usize = 16;
-pub(crate) const FRAME_HEADER_BYTES: usize = 8;
-pub(crate) const CALL_HEADER_BYTES: usize = 8;
+/// Bytes of a [`Hello`].
+pub const HELLO_BYTES: usize = 24;
+/// Bytes of the answer to it.
+pub const WELCOME_BYTES: usize = 8;
+/// Bytes with which a stream of frames begins.
+pub const LANE_BYTES: usize = 16;
+/// Bytes before each frame.
+pub const FRAME_HEADER_BYTES: usize = 8;
+/// Bytes before each call and each answer.
+pub const CALL_HEADER_BYTES: usize = 8;
 
 /// What a connection of a session is for. Apart, so that neither writes nor resync hold up control.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Class {
+pub enum Class {
+    /// Calls, and frames of the control lane.
     Control,
+    /// Mirrored writes.
     Write,
+    /// Copying.
     Resync,
 }
 
 impl Class {
-    pub(crate) const ALL: [Class; 3] = [Class::Control, Class::Write, Class::Resync];
+    /// All of them.
+    pub const ALL: [Class; 3] = [Class::Control, Class::Write, Class::Resync];
 
-    pub(crate) fn index(self) -> usize {
+    /// Its place in [`Class::ALL`].
+    #[must_use]
+    pub fn index(self) -> usize {
         self as usize
     }
 }
 
 /// Why bytes from a peer were refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Violation {
+pub enum Violation {
+    /// The first bytes of a connection.
     #[error("a greeting that is none of ours")]
     Greeting,
+    /// The header of a lane, frame or call.
     #[error("a header that is none of ours")]
     Header,
+    /// A lane that there is not.
     #[error("an unknown lane")]
     UnknownLane,
+    /// A lane on the connection of another class.
     #[error("a lane on the connection of another class")]
     WrongConnection,
+    /// A lane that is open already.
     #[error("a lane that was opened twice")]
     LaneTwice,
+    /// A length over its limit.
     #[error("a length over the limit")]
     TooLong,
+    /// The stream ended within a frame or call.
     #[error("a stream that ended within a frame or call")]
     Truncated,
+    /// More is unfinished than a session may have.
     #[error("more unfinished frames and calls than a session may have")]
     TooMuchUnfinished,
+    /// The connection belongs to no session in the making.
     #[error("a connection that belongs to no session in the making")]
     OutOfPlace,
 }
 
 /// The first bytes on a connection, by which three connections find together to one session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Hello {
-    pub(crate) class: Class,
+pub struct Hello {
+    /// What the connection is for.
+    pub class: Class,
     /// Random, the same as long as the dialing process lives.
-    pub(crate) process: u64,
+    pub process: u64,
     /// Rises with each try of that process.
-    pub(crate) attempt: u64,
+    pub attempt: u64,
 }
 
 impl Hello {
-    pub(crate) fn encode(self) -> [u8; HELLO_BYTES] {
+    /// Its bytes.
+    #[must_use]
+    pub fn encode(self) -> [u8; HELLO_BYTES] {
         let mut bytes = [0; HELLO_BYTES];
         bytes[..4].copy_from_slice(&MAGIC);
         bytes[4] = VERSION;
@@ -84,7 +108,11 @@ impl Hello {
         bytes
     }
 
-    pub(crate) fn decode(bytes: &[u8; HELLO_BYTES]) -> Result<Hello, Violation> {
+    /// The greeting of these bytes.
+    ///
+    /// # Errors
+    /// `Greeting`, when it is none of ours.
+    pub fn decode(bytes: &[u8; HELLO_BYTES]) -> Result<Hello, Violation> {
         let class = Class::ALL
             .into_iter()
             .find(|class| *class as u8 == bytes[5]);
@@ -110,13 +138,18 @@ fn number(bytes: &[u8]) -> u64 {
 }
 
 /// The answer to a [`Hello`]: all three connections are there, the session is up.
-pub(crate) fn encode_welcome() -> [u8; WELCOME_BYTES] {
+#[must_use]
+pub fn encode_welcome() -> [u8; WELCOME_BYTES] {
     let mut bytes = [0; WELCOME_BYTES];
     bytes[..5].copy_from_slice(&greeting());
     bytes
 }
 
-pub(crate) fn decode_welcome(bytes: &[u8; WELCOME_BYTES]) -> Result<(), Violation> {
+/// Whether these bytes are that answer.
+///
+/// # Errors
+/// `Greeting`, when they are not.
+pub fn decode_welcome(bytes: &[u8; WELCOME_BYTES]) -> Result<(), Violation> {
     if *bytes == encode_welcome() {
         Ok(())
     } else {
@@ -125,7 +158,8 @@ pub(crate) fn decode_welcome(bytes: &[u8; WELCOME_BYTES]) -> Result<(), Violatio
 }
 
 /// The first bytes of a stream that carries frames.
-pub(crate) fn encode_lane(lane: Lane) -> [u8; LANE_BYTES] {
+#[must_use]
+pub fn encode_lane(lane: Lane) -> [u8; LANE_BYTES] {
     let volume = match lane {
         Lane::Control => 0,
         Lane::Write(volume) | Lane::Resync(volume) => volume.0,
@@ -137,7 +171,11 @@ pub(crate) fn encode_lane(lane: Lane) -> [u8; LANE_BYTES] {
     bytes
 }
 
-pub(crate) fn decode_lane(bytes: &[u8; LANE_BYTES]) -> Result<Lane, Violation> {
+/// The lane that a stream begins with.
+///
+/// # Errors
+/// `Header` or `UnknownLane`.
+pub fn decode_lane(bytes: &[u8; LANE_BYTES]) -> Result<Lane, Violation> {
     if bytes[..5] != greeting() {
         return Err(Violation::Header);
     }
@@ -154,7 +192,11 @@ pub(crate) fn decode_lane(bytes: &[u8; LANE_BYTES]) -> Result<Lane, Violation> {
 }
 
 /// What comes before each frame: version and length.
-pub(crate) fn encode_frame_header(length: usize) -> [u8; FRAME_HEADER_BYTES] {
+///
+/// # Panics
+/// When the frame is longer than [`FRAME_BYTES_MAX`].
+#[must_use]
+pub fn encode_frame_header(length: usize) -> [u8; FRAME_HEADER_BYTES] {
     assert!(length <= FRAME_BYTES_MAX, "a frame of {length} bytes");
     let mut bytes = [0; FRAME_HEADER_BYTES];
     bytes[0] = VERSION;
@@ -163,7 +205,10 @@ pub(crate) fn encode_frame_header(length: usize) -> [u8; FRAME_HEADER_BYTES] {
 }
 
 /// The length of the frame that follows.
-pub(crate) fn decode_frame_header(bytes: &[u8; FRAME_HEADER_BYTES]) -> Result<usize, Violation> {
+///
+/// # Errors
+/// `Header` or `TooLong`.
+pub fn decode_frame_header(bytes: &[u8; FRAME_HEADER_BYTES]) -> Result<usize, Violation> {
     if bytes[..4] != [VERSION, 0, 0, 0] {
         return Err(Violation::Header);
     }
@@ -171,7 +216,11 @@ pub(crate) fn decode_frame_header(bytes: &[u8; FRAME_HEADER_BYTES]) -> Result<us
 }
 
 /// What comes before a call's request (with the service asked) and before its answer (service 0).
-pub(crate) fn encode_call_header(service: u8, length: usize) -> [u8; CALL_HEADER_BYTES] {
+///
+/// # Panics
+/// When it is longer than [`CALL_BYTES_MAX`].
+#[must_use]
+pub fn encode_call_header(service: u8, length: usize) -> [u8; CALL_HEADER_BYTES] {
     assert!(length <= CALL_BYTES_MAX, "a call of {length} bytes");
     let mut bytes = [0; CALL_HEADER_BYTES];
     bytes[0] = VERSION;
@@ -181,13 +230,52 @@ pub(crate) fn encode_call_header(service: u8, length: usize) -> [u8; CALL_HEADER
 }
 
 /// The service and the length of what follows.
-pub(crate) fn decode_call_header(
-    bytes: &[u8; CALL_HEADER_BYTES],
-) -> Result<(u8, usize), Violation> {
+///
+/// # Errors
+/// `Header` or `TooLong`.
+pub fn decode_call_header(bytes: &[u8; CALL_HEADER_BYTES]) -> Result<(u8, usize), Violation> {
     if bytes[0] != VERSION || bytes[2..4] != [0, 0] {
         return Err(Violation::Header);
     }
     Ok((bytes[1], bounded(&bytes[4..], CALL_BYTES_MAX)?))
+}
+
+/// What a buffer of received bytes begins with.
+#[derive(Debug)]
+pub enum Next {
+    /// A whole frame, without its header.
+    Frame(Bytes),
+    /// So many bytes are missing of what comes next, which has `frame_bytes` in all as far as is known.
+    Missing {
+        /// Missing.
+        bytes: usize,
+        /// In all.
+        frame_bytes: usize,
+    },
+}
+
+/// Cuts the next frame off the buffer, if it is whole.
+///
+/// # Errors
+/// `Header` or `TooLong`.
+pub fn next_frame(buffer: &mut BytesMut) -> Result<Next, Violation> {
+    let Some(header) = buffer.first_chunk::<FRAME_HEADER_BYTES>() else {
+        let bytes = FRAME_HEADER_BYTES - buffer.len();
+        return Ok(Next::Missing {
+            bytes,
+            frame_bytes: 0,
+        });
+    };
+    let length = decode_frame_header(header)?;
+    let whole = FRAME_HEADER_BYTES + length;
+    if buffer.len() < whole {
+        return Ok(Next::Missing {
+            bytes: whole - buffer.len(),
+            frame_bytes: whole,
+        });
+    }
+    buffer.advance(FRAME_HEADER_BYTES);
+    Ok(Next::Frame(buffer.split_to(length).freeze()))
 }
 
 fn bounded(bytes: &[u8], length_max: usize) -> Result<usize, Violation> {

@@ -224,6 +224,7 @@ impl<R> Recovering<R> {
         let (journalled, _) =
             decode_value::<JournalledChange>(TAG_CHANGE, bytes).map_err(|error| error.0)?;
         let mirror = &mut self.mirror;
+        check_change(&journalled.change, mirror.blocks)?;
         self.durable.replay_change(&journalled.change);
         match &journalled.change {
             Change::Rebase { .. } => {
@@ -283,6 +284,26 @@ impl<R> Recovering<R> {
             mirror.begin_lost(now, events);
         }
         mirror
+    }
+}
+
+/// Whether a change can be one of a volume of `blocks` blocks.
+fn check_change(change: &Change, blocks: u64) -> Result<(), String> {
+    let doubtful = match change {
+        Change::Adopt { doubtful, .. } => doubtful,
+        Change::Rebase {
+            doubtful, history, ..
+        } => {
+            if !history.is_sound() {
+                return Err("a log was taken over whose epochs go back".into());
+            }
+            doubtful
+        }
+        Change::Rewind { .. } | Change::Whole => return Ok(()),
+    };
+    match doubtful.iter().find(|range| !range.fits(blocks)) {
+        Some(range) => Err(format!("a change speaks of {range:?}, outside the volume")),
+        None => Ok(()),
     }
 }
 

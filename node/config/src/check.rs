@@ -1,6 +1,6 @@
 //! What a configuration must keep to beyond its syntax.
 
-use crate::config::{Config, Role};
+use crate::{Config, Role};
 use isthmus_catalog::Catalog;
 use std::collections::BTreeSet;
 
