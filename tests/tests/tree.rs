@@ -38,7 +38,12 @@ const ARROWS: [(&str, &[&str]); 13] = [
         "isthmus-simulated-disk",
         &["isthmus-journal", "isthmus-engine"],
     ),
+<<<<<<< HEAD
     ("isthmus-simulated-runtime", &["isthmus-simulated-disk"]),
+=======
+    // The rules are written down anew there: sharing code with the engine would share its mistakes.
+    ("isthmus-model", &[]),
+>>>>>>> be4fa10 (simulation/model: the protocol's rules as a model, explored to the end)
 ];
 
 /// Crates that are synchronous and threadless: no runtime, no sockets, no clock.
