@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use tests::binaries::workspace;
 
 /// Each crate with what it may depend on among ours; tests of a crate may use the simulated disk, too.
-const ARROWS: [(&str, &[&str]); 13] = [
+const ARROWS: [(&str, &[&str]); 14] = [
     ("isthmus-engine", &[]),
     ("isthmus-journal", &["isthmus-engine"]),
     ("isthmus-volume", &["isthmus-engine", "isthmus-journal"]),
@@ -38,12 +38,9 @@ const ARROWS: [(&str, &[&str]); 13] = [
         "isthmus-simulated-disk",
         &["isthmus-journal", "isthmus-engine"],
     ),
-<<<<<<< HEAD
     ("isthmus-simulated-runtime", &["isthmus-simulated-disk"]),
-=======
     // The rules are written down anew there: sharing code with the engine would share its mistakes.
     ("isthmus-model", &[]),
->>>>>>> be4fa10 (simulation/model: the protocol's rules as a model, explored to the end)
 ];
 
 /// Crates that are synchronous and threadless: no runtime, no sockets, no clock.

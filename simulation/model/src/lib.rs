@@ -34,6 +34,8 @@
 //! * A promise whose grant is over for its holder, and that delays no epoch, is dropped: being bound longer only means doing less.
 //! * One copy of a block is under way at a time; what happens to one block is no business of the other.
 //! * A peer with another incarnation than its primary knows is not greeted. (In the code kvdb refuses it later.)
+//! * A joiner is invited without the commit that notes it as incomplete (0014): that guards `--accept-data-loss` alone, and inviting
+//!   sooner only means doing more.
 //! * A promoted primary opens as soon as kvdb says `opened`, also where it hears it only with the next epoch.
 //!
 //! # What is not modelled
