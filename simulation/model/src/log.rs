@@ -88,7 +88,7 @@ impl Log {
                 .unwrap_or(last);
             let mut theirs = (1..=other.end).filter(|position| other.epoch(*position) == epoch);
             if let Some(their_first) = theirs.next() {
-                let common = last.min(theirs.last().unwrap_or(their_first));
+                let common = last.min(theirs.next_back().unwrap_or(their_first));
                 return (common >= first.max(their_first)).then_some(common);
             }
             last = first - 1;
