@@ -56,6 +56,8 @@ enum Command {
         #[arg(long, default_value_t = 5)]
         seeds: u64,
     },
+    /// Explores the protocol's model.
+    Model(isthmus_model::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -78,5 +80,6 @@ fn main() -> ExitCode {
         } => run::replay(&file, trace, mutation.as_deref()),
         Command::Mutations(options) => mutations::mutations(&options),
         Command::Speed { seeds } => speed::speed(seeds),
+        Command::Model(arguments) => isthmus_model::run(&arguments),
     }
 }
