@@ -269,7 +269,7 @@ impl Target for Journals {
         }
         // What was opened goes on, and the next start finds all of it and no more.
         let added = Bytes::from_static(b"one more");
-        let appended = journal.append_reserved(StreamId(9), &[added.clone()]);
+        let appended = journal.append_reserved(StreamId(9), std::slice::from_ref(&added));
         settle(&mut journal, &mut disk);
         drop(journal);
         let (_, again) = open(&mut disk).expect("a journal that was opened opens again");
