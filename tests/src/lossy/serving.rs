@@ -1,0 +1,277 @@
+//! Requests become changes of the model, after the delays and with the faults of the moment, and as long as there is power.
+
+use crate::lossy::faults::{Action, Faults};
+use crate::lossy::model::{Inode, Model};
+use crate::lossy::protocol::{self, Ask, Request};
+use rustix::fs::{FallocateFlags, OFlags};
+use rustix::io::Errno;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Whether requests are answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Power {
+    /// They are.
+    On,
+    /// Nothing more changes, and nobody gets an answer: who asks has no power either.
+    Off,
+    /// Nothing more changes, and whoever waits gets an error: it is dead already and must be let go.
+    Dead,
+}
+
+/// What all threads of one file system share.
+#[derive(Debug)]
+pub struct Served {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+/// The file system and what is wrong with it.
+#[derive(Debug)]
+pub struct State {
+    /// Its files.
+    pub model: Model,
+    /// What goes wrong.
+    pub faults: Faults,
+    /// Whether it has power.
+    pub power: Power,
+    /// How many actions failed by order of the test.
+    pub refused: u64,
+}
+
+type Answer = Result<Vec<u8>, Errno>;
+
+impl Served {
+    /// A file system that does nothing wrong yet.
+    #[must_use]
+    pub fn new(model: Model) -> Served {
+        Served {
+            state: Mutex::new(State {
+                model,
+                faults: Faults::none(),
+                power: Power::On,
+                refused: 0,
+            }),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// To look at it or change it.
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on.
+    pub fn set_power(&self, power: Power) {
+        self.state().power = power;
+        self.changed.notify_all();
+    }
+
+    /// Does what is asked; the answer's bytes, none where no answer is wanted.
+    pub fn serve(&self, request: Request) -> Option<Vec<u8>> {
+        let Request { unique, inode, ask } = request;
+        if ask == Ask::Nothing {
+            return None;
+        }
+        let result = self.act(inode, ask);
+        Some(protocol::answer(unique, &result))
+    }
+
+    fn act(&self, inode: Inode, ask: Ask) -> Answer {
+        match ask {
+            Ask::Read { offset, length } => {
+                let state = self.begin(inode, Action::Read)?;
+                state.model.read(inode, offset, length)
+            }
+            Ask::Write {
+                offset,
+                flags,
+                data,
+            } => self.write(inode, offset, &data, synced(flags)),
+            Ask::Sync { flags } => {
+                let until = self.state().model.order();
+                let mut state = self.begin(inode, Action::Sync)?;
+                // What went through this handle is durable already, and it need not speak for others.
+                if !synced(flags) {
+                    state.model.sync(inode, until)?;
+                }
+                Ok(Vec::new())
+            }
+            Ask::SyncFolder => {
+                let until = self.state().model.order();
+                let mut state = self.begin(inode, Action::Sync)?;
+                state.model.sync(inode, until)?;
+                Ok(Vec::new())
+            }
+            Ask::Allocate {
+                offset,
+                length,
+                mode,
+            } => self.allocate(inode, offset, length, mode),
+            Ask::SetLength(length) => {
+                let mut state = self.begin(inode, Action::Write)?;
+                if let Some(length) = length {
+                    state.model.set_length(inode, length)?;
+                }
+                Ok(protocol::facts(&state.model.facts(inode)?))
+            }
+            Ask::MakeFile(name, flags) => {
+                let mut state = self.begin(inode, Action::Name)?;
+                let made = state.model.make(inode, &name, false)?;
+                let mut body = protocol::entry(&state.model.facts(made)?);
+                body.extend(protocol::opened(flags, false));
+                Ok(body)
+            }
+            Ask::MakeFolder(name) => {
+                let mut state = self.begin(inode, Action::Name)?;
+                let made = state.model.make(inode, &name, true)?;
+                Ok(protocol::entry(&state.model.facts(made)?))
+            }
+            Ask::Remove(name) => {
+                self.change_names(inode, |model| model.remove(inode, &name, false))
+            }
+            Ask::RemoveFolder(name) => {
+                self.change_names(inode, |model| model.remove(inode, &name, true))
+            }
+            Ask::Rename(from, folder, to) => {
+                self.change_names(inode, |model| model.rename((inode, &from), (folder, &to)))
+            }
+            other => self.look(inode, other),
+        }
+    }
+
+    /// What changes nothing.
+    fn look(&self, inode: Inode, ask: Ask) -> Answer {
+        let state = self.powered(self.state())?;
+        match ask {
+            Ask::Begin { flags } => Ok(protocol::agreement(flags)),
+            Ask::LookUp(name) => {
+                let found = state.model.look_up(inode, &name)?;
+                Ok(protocol::entry(&state.model.facts(found)?))
+            }
+            Ask::Facts => Ok(protocol::facts(&state.model.facts(inode)?)),
+            Ask::Open(flags) => {
+                let writes = flags & (OFlags::WRONLY | OFlags::RDWR).bits() != 0;
+                if writes && state.faults.read_only {
+                    return Err(Errno::ROFS);
+                }
+                Ok(protocol::opened(flags, false))
+            }
+            Ask::OpenFolder => Ok(protocol::opened(0, true)),
+            Ask::Names { from, length } => {
+                let mut entries = Vec::new();
+                for (name, inner) in state.model.names(inode)? {
+                    entries.push((name, inner, state.model.facts(inner)?.folder));
+                }
+                Ok(protocol::names(&entries, from, length))
+            }
+            Ask::Space => Ok(protocol::space(state.model.space())),
+            Ask::Close => Ok(Vec::new()),
+            _ => Err(Errno::NOSYS),
+        }
+    }
+
+    fn write(&self, inode: Inode, offset: u64, data: &[u8], durable: bool) -> Answer {
+        let mut state = self.begin(inode, Action::Write)?;
+        let order = state.model.write(inode, offset, data)?;
+        if durable {
+            // Until the device says so a cut finds any part of it.
+            drop(state);
+            let mut state = self.begin(inode, Action::Sync)?;
+            state
+                .model
+                .sync_range(inode, &(offset..offset + data.len() as u64), order)?;
+        }
+        Ok(protocol::written(data.len() as u32))
+    }
+
+    fn allocate(&self, inode: Inode, offset: u64, length: u64, mode: u32) -> Answer {
+        let mut state = self.begin(inode, Action::Write)?;
+        let range = offset..offset + length;
+        let mode = FallocateFlags::from_bits_retain(mode);
+        if mode.is_empty() || mode == FallocateFlags::KEEP_SIZE {
+            state.model.allocate(inode, &range, mode.is_empty())?;
+        } else if mode == FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE {
+            state.model.punch(inode, &range)?;
+        } else {
+            return Err(Errno::OPNOTSUPP);
+        }
+        Ok(Vec::new())
+    }
+
+    fn change_names(
+        &self,
+        folder: Inode,
+        change: impl FnOnce(&mut Model) -> Result<(), Errno>,
+    ) -> Answer {
+        let mut state = self.begin(folder, Action::Name)?;
+        change(&mut state.model)?;
+        Ok(Vec::new())
+    }
+
+    /// Waits as long as the action takes, and for power; then it happens, unless it fails.
+    fn begin(&self, inode: Inode, action: Action) -> Result<MutexGuard<'_, State>, Errno> {
+        let state = self.state();
+        let path = if state.faults == Faults::none() {
+            String::new()
+        } else {
+            let mut files = state.model.files().into_iter();
+            let found = files.find(|(_, file)| *file == inode);
+            found.map(|(path, _)| path).unwrap_or_default()
+        };
+        let delay = state.faults.delay(&path, action);
+        let state = self.powered(self.after(state, delay))?;
+        match state.faults.refusal(&path, action) {
+            None => Ok(state),
+            Some(errno) => {
+                let mut state = state;
+                state.refused += 1;
+                Err(errno)
+            }
+        }
+    }
+
+    /// The state after a while, or as soon as the power goes.
+    fn after<'a>(
+        &self,
+        mut state: MutexGuard<'a, State>,
+        delay: Duration,
+    ) -> MutexGuard<'a, State> {
+        let end = Instant::now() + delay;
+        while state.power == Power::On {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            state = match self.changed.wait_timeout(state, left) {
+                Ok((state, _)) => state,
+                Err(poisoned) => poisoned.into_inner().0,
+            };
+        }
+        state
+    }
+
+    /// The state, once there is power.
+    fn powered<'a>(
+        &self,
+        mut state: MutexGuard<'a, State>,
+    ) -> Result<MutexGuard<'a, State>, Errno> {
+        loop {
+            match state.power {
+                Power::On => return Ok(state),
+                Power::Dead => return Err(Errno::IO),
+                Power::Off => {
+                    state = self
+                        .changed
+                        .wait(state)
+                        .unwrap_or_else(PoisonError::into_inner);
+                }
+            }
+        }
+    }
+}
+
+/// Whether what is written with these flags is durable when it is answered.
+fn synced(flags: u32) -> bool {
+    flags & OFlags::DSYNC.bits() != 0
+}
