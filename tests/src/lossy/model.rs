@@ -57,12 +57,32 @@ enum Entry {
 }
 
 /// What a power cut took.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lost {
-    /// Sectors that do not hold what was written to them last.
-    pub sectors: u64,
+    /// By file: sectors that do not hold what was written to them last.
+    pub sectors: BTreeMap<String, u64>,
     /// Names made, renamed or removed for nothing.
     pub names: u64,
+}
+
+impl Lost {
+    /// How many sectors were lost in files below a path.
+    #[must_use]
+    pub fn sectors_below(&self, path: &str) -> u64 {
+        let below = self
+            .sectors
+            .iter()
+            .filter(|(file, _)| file.starts_with(path));
+        below.map(|(_, sectors)| sectors).sum()
+    }
+
+    /// Adds what another disk lost.
+    pub fn add(&mut self, other: &Lost) {
+        for (file, sectors) in &other.sectors {
+            *self.sectors.entry(file.clone()).or_default() += sectors;
+        }
+        self.names += other.names;
+    }
 }
 
 /// What there is to know about a file or folder.
@@ -342,9 +362,19 @@ impl Model {
     pub fn cut(&mut self, seed: u64) -> Lost {
         let mut random = Random::new(seed);
         let mut lost = Lost::default();
-        for entry in self.entries.values_mut() {
+        let paths: BTreeMap<Inode, String> = self
+            .files()
+            .into_iter()
+            .map(|(path, inode)| (inode, path))
+            .collect();
+        for (inode, entry) in &mut self.entries {
             match entry {
-                Entry::File(content) => lost.sectors += content.cut(&mut random),
+                Entry::File(content) => {
+                    let sectors = content.cut(&mut random);
+                    if let Some(path) = paths.get(inode).filter(|_| sectors > 0) {
+                        lost.sectors.insert(path.clone(), sectors);
+                    }
+                }
                 Entry::Folder(folder) => {
                     let left = random.below(folder.unsynced.len() as u64 + 1) as usize;
                     folder.settle(left);

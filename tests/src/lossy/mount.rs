@@ -63,7 +63,7 @@ impl LossyDisk {
 
     /// What goes wrong from now on.
     pub fn set_faults(&self, faults: Faults) {
-        self.served.state().faults = faults;
+        self.served.set_faults(faults);
     }
 
     /// How many actions failed by [`LossyDisk::set_faults`] so far.

@@ -39,6 +39,18 @@ pub struct State {
     pub refused: u64,
 }
 
+impl State {
+    /// A file's path, where somebody wants to know it.
+    fn path(&self, inode: Inode) -> String {
+        if self.faults == Faults::none() {
+            return String::new();
+        }
+        let mut files = self.model.files().into_iter();
+        let found = files.find(|(_, file)| *file == inode);
+        found.map(|(path, _)| path).unwrap_or_default()
+    }
+}
+
 type Answer = Result<Vec<u8>, Errno>;
 
 impl Served {
@@ -64,6 +76,12 @@ impl Served {
     /// From now on.
     pub fn set_power(&self, power: Power) {
         self.state().power = power;
+        self.changed.notify_all();
+    }
+
+    /// From now on, for what waits too.
+    pub fn set_faults(&self, faults: Faults) {
+        self.state().faults = faults;
         self.changed.notify_all();
     }
 
@@ -211,44 +229,31 @@ impl Served {
 
     /// Waits as long as the action takes, and for power; then it happens, unless it fails.
     fn begin(&self, inode: Inode, action: Action) -> Result<MutexGuard<'_, State>, Errno> {
-        let state = self.state();
-        let path = if state.faults == Faults::none() {
-            String::new()
-        } else {
-            let mut files = state.model.files().into_iter();
-            let found = files.find(|(_, file)| *file == inode);
-            found.map(|(path, _)| path).unwrap_or_default()
-        };
-        let delay = state.faults.delay(&path, action);
-        let state = self.powered(self.after(state, delay))?;
-        match state.faults.refusal(&path, action) {
-            None => Ok(state),
-            Some(errno) => {
-                let mut state = state;
-                state.refused += 1;
-                Err(errno)
+        let begun = Instant::now();
+        let mut state = self.state();
+        loop {
+            let path = state.path(inode);
+            let delay = state.faults.delay(&path, action);
+            let left = delay.saturating_sub(begun.elapsed());
+            if state.power == Power::On && !left.is_zero() {
+                state = self.after(state, left);
+                continue;
             }
+            state = self.powered(state)?;
+            let Some(errno) = state.faults.refusal(&path, action) else {
+                return Ok(state);
+            };
+            state.refused += 1;
+            return Err(errno);
         }
     }
 
-    /// The state after a while, or as soon as the power goes.
-    fn after<'a>(
-        &self,
-        mut state: MutexGuard<'a, State>,
-        delay: Duration,
-    ) -> MutexGuard<'a, State> {
-        let end = Instant::now() + delay;
-        while state.power == Power::On {
-            let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                break;
-            }
-            state = match self.changed.wait_timeout(state, left) {
-                Ok((state, _)) => state,
-                Err(poisoned) => poisoned.into_inner().0,
-            };
+    /// The state after a while, or as soon as something else is said about power or faults.
+    fn after<'a>(&self, state: MutexGuard<'a, State>, delay: Duration) -> MutexGuard<'a, State> {
+        match self.changed.wait_timeout(state, delay) {
+            Ok((state, _)) => state,
+            Err(poisoned) => poisoned.into_inner().0,
         }
-        state
     }
 
     /// The state, once there is power.
