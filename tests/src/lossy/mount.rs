@@ -1,6 +1,5 @@
 //! A mounted [`LossyDisk`]: the threads that answer the kernel, and the test's hand on the power switch.
 
-use crate::lossy::content::Order;
 use crate::lossy::faults::Faults;
 use crate::lossy::model::{Lost, Model};
 use crate::lossy::protocol::{self, HEAD_BYTES, WRITE_BYTES_MAX};
@@ -83,10 +82,16 @@ impl LossyDisk {
         self.served.state().model.space().1 * crate::lossy::content::PAGE_BYTES
     }
 
-    /// Counts the changes of the file system.
+    /// The power goes by itself after so many changes more.
+    pub fn power_off_after(&self, changes: u64) {
+        let mut state = self.served.state();
+        state.last_change = Some(state.model.order() + changes);
+    }
+
+    /// Whether it has power.
     #[must_use]
-    pub fn changes(&self) -> Order {
-        self.served.state().model.order()
+    pub fn has_power(&self) -> bool {
+        self.served.state().power == Power::On
     }
 
     /// The power goes: nothing changes any more, and nobody gets an answer.
@@ -102,7 +107,10 @@ impl LossyDisk {
 
     /// The power is back; what was not synced is there or not, as the seed says.
     pub fn power_on(&self, seed: u64) -> Lost {
-        let lost = self.served.state().model.cut(seed);
+        let mut state = self.served.state();
+        let lost = state.model.cut(seed);
+        state.last_change = None;
+        drop(state);
         self.served.set_power(Power::On);
         lost
     }

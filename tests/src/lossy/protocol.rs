@@ -91,6 +91,8 @@ pub enum Ask {
     Close,
     /// Nothing that wants an answer.
     Nothing,
+    /// To answer that request at once, whatever the answer: who asked got a signal.
+    Interrupt(u64),
     /// Something that we don't do.
     Unknown(u32),
 }
@@ -119,8 +121,9 @@ pub fn decode(bytes: &[u8]) -> Option<Request> {
 fn ask(kind: u32, body: &[u8]) -> Option<Ask> {
     Some(match kind {
         1 => Ask::LookUp(name(body)?),
-        // FORGET, INTERRUPT, BATCH_FORGET.
-        2 | 36 | 42 => Ask::Nothing,
+        // FORGET, BATCH_FORGET.
+        2 | 42 => Ask::Nothing,
+        36 => Ask::Interrupt(u64_at(body, 0)?),
         3 => Ask::Facts,
         // FATTR_SIZE
         4 => Ask::SetLength((u32_at(body, 0)? & 8 != 0).then_some(u64_at(body, 16)?)),

@@ -1,10 +1,12 @@
 //! Requests become changes of the model, after the delays and with the faults of the moment, and as long as there is power.
 
+use crate::lossy::content::Order;
 use crate::lossy::faults::{Action, Faults};
 use crate::lossy::model::{Inode, Model};
 use crate::lossy::protocol::{self, Ask, Request};
 use rustix::fs::{FallocateFlags, OFlags};
 use rustix::io::Errno;
+use std::collections::BTreeSet;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -35,6 +37,10 @@ pub struct State {
     pub faults: Faults,
     /// Whether it has power.
     pub power: Power,
+    /// The change after which the power goes by itself.
+    pub last_change: Option<Order>,
+    /// Requests whose askers got a signal: a slow one is broken off, so that who was killed can die.
+    interrupted: BTreeSet<u64>,
     /// How many actions failed by order of the test.
     pub refused: u64,
 }
@@ -51,6 +57,13 @@ impl State {
     }
 }
 
+/// Which request, about which file or folder.
+#[derive(Clone, Copy)]
+struct Asked {
+    unique: u64,
+    inode: Inode,
+}
+
 type Answer = Result<Vec<u8>, Errno>;
 
 impl Served {
@@ -62,6 +75,8 @@ impl Served {
                 model,
                 faults: Faults::none(),
                 power: Power::On,
+                last_change: None,
+                interrupted: BTreeSet::new(),
                 refused: 0,
             }),
             changed: Condvar::new(),
@@ -88,27 +103,36 @@ impl Served {
     /// Does what is asked; the answer's bytes, none where no answer is wanted.
     pub fn serve(&self, request: Request) -> Option<Vec<u8>> {
         let Request { unique, inode, ask } = request;
-        if ask == Ask::Nothing {
-            return None;
+        match ask {
+            Ask::Nothing => None,
+            Ask::Interrupt(unique) => {
+                self.state().interrupted.insert(unique);
+                self.changed.notify_all();
+                None
+            }
+            ask => {
+                let result = self.act(Asked { unique, inode }, ask);
+                self.state().interrupted.remove(&unique);
+                Some(protocol::answer(unique, &result))
+            }
         }
-        let result = self.act(inode, ask);
-        Some(protocol::answer(unique, &result))
     }
 
-    fn act(&self, inode: Inode, ask: Ask) -> Answer {
+    fn act(&self, asked: Asked, ask: Ask) -> Answer {
+        let inode = asked.inode;
         match ask {
             Ask::Read { offset, length } => {
-                let state = self.begin(inode, Action::Read)?;
+                let state = self.begin(asked, Action::Read)?;
                 state.model.read(inode, offset, length)
             }
             Ask::Write {
                 offset,
                 flags,
                 data,
-            } => self.write(inode, offset, &data, synced(flags)),
+            } => self.write(asked, offset, &data, synced(flags)),
             Ask::Sync { flags } => {
                 let until = self.state().model.order();
-                let mut state = self.begin(inode, Action::Sync)?;
+                let mut state = self.begin(asked, Action::Sync)?;
                 // What went through this handle is durable already, and it need not speak for others.
                 if !synced(flags) {
                     state.model.sync(inode, until)?;
@@ -117,7 +141,7 @@ impl Served {
             }
             Ask::SyncFolder => {
                 let until = self.state().model.order();
-                let mut state = self.begin(inode, Action::Sync)?;
+                let mut state = self.begin(asked, Action::Sync)?;
                 state.model.sync(inode, until)?;
                 Ok(Vec::new())
             }
@@ -125,34 +149,34 @@ impl Served {
                 offset,
                 length,
                 mode,
-            } => self.allocate(inode, offset, length, mode),
+            } => self.allocate(asked, offset, length, mode),
             Ask::SetLength(length) => {
-                let mut state = self.begin(inode, Action::Write)?;
+                let mut state = self.begin(asked, Action::Write)?;
                 if let Some(length) = length {
                     state.model.set_length(inode, length)?;
                 }
                 Ok(protocol::facts(&state.model.facts(inode)?))
             }
             Ask::MakeFile(name, flags) => {
-                let mut state = self.begin(inode, Action::Name)?;
+                let mut state = self.begin(asked, Action::Name)?;
                 let made = state.model.make(inode, &name, false)?;
                 let mut body = protocol::entry(&state.model.facts(made)?);
                 body.extend(protocol::opened(flags, false));
                 Ok(body)
             }
             Ask::MakeFolder(name) => {
-                let mut state = self.begin(inode, Action::Name)?;
+                let mut state = self.begin(asked, Action::Name)?;
                 let made = state.model.make(inode, &name, true)?;
                 Ok(protocol::entry(&state.model.facts(made)?))
             }
             Ask::Remove(name) => {
-                self.change_names(inode, |model| model.remove(inode, &name, false))
+                self.change_names(asked, |model| model.remove(inode, &name, false))
             }
             Ask::RemoveFolder(name) => {
-                self.change_names(inode, |model| model.remove(inode, &name, true))
+                self.change_names(asked, |model| model.remove(inode, &name, true))
             }
             Ask::Rename(from, folder, to) => {
-                self.change_names(inode, |model| model.rename((inode, &from), (folder, &to)))
+                self.change_names(asked, |model| model.rename((inode, &from), (folder, &to)))
             }
             other => self.look(inode, other),
         }
@@ -189,28 +213,28 @@ impl Served {
         }
     }
 
-    fn write(&self, inode: Inode, offset: u64, data: &[u8], durable: bool) -> Answer {
-        let mut state = self.begin(inode, Action::Write)?;
-        let order = state.model.write(inode, offset, data)?;
+    fn write(&self, asked: Asked, offset: u64, data: &[u8], durable: bool) -> Answer {
+        let mut state = self.begin(asked, Action::Write)?;
+        let order = state.model.write(asked.inode, offset, data)?;
         if durable {
             // Until the device says so a cut finds any part of it.
             drop(state);
-            let mut state = self.begin(inode, Action::Sync)?;
+            let mut state = self.begin(asked, Action::Sync)?;
             state
                 .model
-                .sync_range(inode, &(offset..offset + data.len() as u64), order)?;
+                .sync_range(asked.inode, &(offset..offset + data.len() as u64), order)?;
         }
         Ok(protocol::written(data.len() as u32))
     }
 
-    fn allocate(&self, inode: Inode, offset: u64, length: u64, mode: u32) -> Answer {
-        let mut state = self.begin(inode, Action::Write)?;
+    fn allocate(&self, asked: Asked, offset: u64, length: u64, mode: u32) -> Answer {
+        let mut state = self.begin(asked, Action::Write)?;
         let range = offset..offset + length;
         let mode = FallocateFlags::from_bits_retain(mode);
         if mode.is_empty() || mode == FallocateFlags::KEEP_SIZE {
-            state.model.allocate(inode, &range, mode.is_empty())?;
+            state.model.allocate(asked.inode, &range, mode.is_empty())?;
         } else if mode == FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE {
-            state.model.punch(inode, &range)?;
+            state.model.punch(asked.inode, &range)?;
         } else {
             return Err(Errno::OPNOTSUPP);
         }
@@ -219,23 +243,34 @@ impl Served {
 
     fn change_names(
         &self,
-        folder: Inode,
+        asked: Asked,
         change: impl FnOnce(&mut Model) -> Result<(), Errno>,
     ) -> Answer {
-        let mut state = self.begin(folder, Action::Name)?;
+        let mut state = self.begin(asked, Action::Name)?;
         change(&mut state.model)?;
         Ok(Vec::new())
     }
 
     /// Waits as long as the action takes, and for power; then it happens, unless it fails.
-    fn begin(&self, inode: Inode, action: Action) -> Result<MutexGuard<'_, State>, Errno> {
+    fn begin(&self, asked: Asked, action: Action) -> Result<MutexGuard<'_, State>, Errno> {
         let begun = Instant::now();
         let mut state = self.state();
         loop {
-            let path = state.path(inode);
+            if state.power == Power::On
+                && state
+                    .last_change
+                    .is_some_and(|last| state.model.order() >= last)
+            {
+                state.power = Power::Off;
+                self.changed.notify_all();
+            }
+            let path = state.path(asked.inode);
             let delay = state.faults.delay(&path, action);
             let left = delay.saturating_sub(begun.elapsed());
             if state.power == Power::On && !left.is_zero() {
+                if state.interrupted.contains(&asked.unique) {
+                    return Err(Errno::INTR);
+                }
                 state = self.after(state, left);
                 continue;
             }

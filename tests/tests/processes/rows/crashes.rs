@@ -20,19 +20,27 @@ fn cluster() -> Cluster {
     Cluster::start(&Options::with_volume(64 << 20).on_lossy_disks(DISK_BYTES))
 }
 
-/// Cuts a node's power so many changes of its disk from now.
-fn cut_after(cluster: &mut Cluster, node: Node, changes: u64, seed: u64) {
-    let end = cluster.disk(node).changes() + changes;
-    let reached = within(STEP, || (cluster.disk(node).changes() >= end).then_some(()));
+/// Cuts a node's power so many changes of its disk after a step begins.
+fn cut_during<T>(
+    cluster: &mut Cluster,
+    node: Node,
+    changes: u64,
+    seed: u64,
+    begin: impl FnOnce(&mut Cluster) -> T,
+) {
+    cluster.disk(node).power_off_after(changes);
+    let begun = begin(cluster);
+    let reached = within(STEP, || (!cluster.disk(node).has_power()).then_some(()));
     let lost = cluster.cut_power(&[node], seed);
+    drop(begun);
+    let after = if reached.is_some() {
+        "after"
+    } else {
+        "not even after"
+    };
     println!(
-        "{} lost power {changes} changes later ({}): {lost:?}",
-        node.name(),
-        if reached.is_some() {
-            "reached"
-        } else {
-            "not reached"
-        }
+        "{} lost power {after} {changes} changes: {lost:?}",
+        node.name()
     );
 }
 
@@ -50,12 +58,16 @@ fn row_15_a_crash_at_any_step_of_a_resync_loses_nothing() {
         cluster.cut_power(&[Node::B1], round);
         load.until_more(800, SOON);
         // The target, in the middle of it.
-        cluster.start_node(Node::B1);
-        cut_after(&mut cluster, Node::B1, random.between(20, 600), round);
+        let changes = random.between(20, 600);
+        cut_during(&mut cluster, Node::B1, changes, round, |cluster| {
+            cluster.start_node(Node::B1);
+        });
         load.until_more(50, SOON);
-        cluster.start_node(Node::B1);
         // The source, in the middle of it.
-        cut_after(&mut cluster, Node::A1, random.between(20, 600), round);
+        let changes = random.between(20, 600);
+        cut_during(&mut cluster, Node::A1, changes, round, |cluster| {
+            cluster.start_node(Node::B1);
+        });
         let _ = load.join();
         cluster.start_node(Node::A1);
         cluster.until_in_sync(SOON);
@@ -76,9 +88,11 @@ fn row_15_a_crash_at_any_step_of_a_promotion_loses_nothing() {
         let load = load_at(&cluster, dying, &history, &pattern, 100);
         cluster.cut_power(&[dying], round);
         let _ = load.join();
-        // It may be refused until the survivor knows that the other one is gone; then the next one is not.
-        let _ = cluster.domain_ctl(&["deactivate", "clusterdomain", dying.domain()]);
-        cut_after(&mut cluster, survivor, random.between(1, 60), round);
+        let word = ["deactivate", "clusterdomain", dying.domain()];
+        let changes = random.between(1, 12);
+        cut_during(&mut cluster, survivor, changes, round, |cluster| {
+            cluster.begin(&word)
+        });
         cluster.start_node(survivor);
         cluster.until_done(
             &["deactivate", "clusterdomain", dying.domain(), "--wait"],
@@ -112,10 +126,9 @@ fn row_15_a_crash_at_any_step_of_a_checkpoint_loses_nothing() {
             ..steady(REGION_SECTORS, round)
         };
         let load = load_at(&cluster, Node::A1, &history, &pattern, 200);
-        let end = cluster.disk(Node::B1).changes() + random.between(1, 400);
-        let _ = within(STEP, || {
-            (cluster.disk(Node::B1).changes() >= end).then_some(())
-        });
+        let dark = Node::DATA[random.below(2) as usize];
+        cluster.disk(dark).power_off_after(random.between(1, 800));
+        let _ = within(STEP, || (!cluster.disk(dark).has_power()).then_some(()));
         let lost = cluster.cut_power(&Node::DATA, round);
         println!("round {round}: {:?}, {lost:?}", load.join());
         for node in Node::DATA {
@@ -136,10 +149,12 @@ fn row_15_a_crash_at_any_step_of_a_domain_change_is_gone_on_with_and_loses_nothi
         let pattern = steady(REGION_SECTORS, round);
         let load = load_at(&cluster, Node::A1, &history, &pattern, 50);
         for action in ["deactivate", "activate"] {
-            cluster.done(&[action, "clusterdomain", "site-b"]);
             // Any node: the one that drives the plan, one that it is about, or the witness.
             let dark = Node::ALL[random.below(3) as usize];
-            cut_after(&mut cluster, dark, random.between(1, 40), round);
+            let changes = random.between(1, 12);
+            cut_during(&mut cluster, dark, changes, round, |cluster| {
+                cluster.begin(&[action, "clusterdomain", "site-b"])
+            });
             cluster.start_node(dark);
             cluster.until_done(&[action, "clusterdomain", "site-b", "--wait"], SOON * 2);
         }
