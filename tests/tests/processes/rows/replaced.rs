@@ -5,8 +5,9 @@ use crate::rounds::{
 };
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 use tests::Node;
-use tests::cluster::{Cluster, Options};
+use tests::cluster::{Cluster, Options, Signal};
 use tests::nbd::Session;
 use tests::patience::{wait_until, within};
 use tests::tool::run;
@@ -159,11 +160,18 @@ fn row_24_a_witness_whose_disk_was_emptied_comes_back_as_a_learner_and_then_vote
     wait_until("another incarnation is known", SOON, || {
         incarnation(&cluster, Node::W1).filter(|now| Some(now) != before.as_ref())
     });
+    // Its vote counts when it takes b1's place in a commit: that of the set without b1. Until kvdb has changed its members, the lost
+    // witness still counts as one of them, and b1 is needed.
+    wait_until("the witness's vote counts", SOON * 2, || {
+        cluster.signal(Node::B1, Signal::STOP);
+        let before = load.acknowledged();
+        let went_on = within(Duration::from_secs(5), || {
+            (load.acknowledged() > before + 50).then_some(())
+        });
+        cluster.signal(Node::B1, Signal::CONT);
+        went_on
+    });
     until_voters(&cluster, &Node::ALL);
-    // Its vote counts: with b1 gone, it takes it for a commit.
-    cluster.kill(Node::B1);
-    load.until_more(300, SOON);
-    cluster.start_node(Node::B1);
     cluster.until_in_sync(SOON);
     assert_eq!(load.finish().refused, 0);
     assert_replicas_identical(&cluster, (64 << 20) / 512);
