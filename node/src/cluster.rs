@@ -7,7 +7,7 @@ use crate::serve::DataPath;
 use crate::store::Store;
 use bytes::Bytes;
 use isthmus_api::{KvdbView, NodeRuntime};
-use isthmus_catalog::{Answer, Catalog, Cause, Command, Request, RequestId};
+use isthmus_catalog::{Answer, Catalog, Cause, Command, Request, RequestId, starts_counted};
 use isthmus_engine::NodeId;
 use isthmus_kvdb::Kvdb;
 use parking_lot::Mutex;
@@ -44,7 +44,7 @@ impl OwnState {
             name: self.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             incarnation: self.store.incarnation.to_string(),
-            starts: self.store.starts,
+            starts: starts_counted(self.store.starts),
             uptime_seconds: self.since.elapsed().as_secs(),
             observed_at_ms: now_ms(),
             kvdb: view(&self.kvdb),

@@ -1,7 +1,10 @@
 //! How a node becomes a member: one node forms the cluster, each registers the start of its store (I12).
 
+use crate::api::access::ClusterAccess;
+use crate::cluster::Cluster;
 use crate::run::own_cause;
 use crate::store::Store;
+use isthmus_api::KvdbView;
 use isthmus_catalog::{
     Answer, Command, DomainRecord, DomainRole, DomainState, NodeRecord, Refusal,
 };
@@ -9,6 +12,7 @@ use isthmus_config::{Config, Role};
 use isthmus_engine::{DomainId, NodeId};
 use isthmus_kvdb::{Kvdb, KvdbError};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Between tries while no majority is there.
@@ -18,8 +22,13 @@ const RETRY_PERIOD: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// One line for the operator: the cluster refuses this store, or kvdb has stopped. The node must stop then.
-pub async fn join(kvdb: Kvdb, config: Config, store: Store) -> anyhow::Result<()> {
-    if config.bootstrap {
+pub async fn join(
+    kvdb: Kvdb,
+    cluster: Arc<Cluster>,
+    config: Config,
+    store: Store,
+) -> anyhow::Result<()> {
+    if config.bootstrap && may_form(&kvdb, &*cluster, &config).await? {
         retried("form the cluster", || {
             let (domains, nodes) = members(&config);
             kvdb.form(
@@ -43,6 +52,45 @@ pub async fn join(kvdb: Kvdb, config: Config, store: Store) -> anyhow::Result<()
     .await?;
     tracing::info!(node = config.node, "registered with the cluster");
     Ok(())
+}
+
+/// Whether this node is to form the cluster: it has begun to, or there is none yet, as all say that answer, and with this node they
+/// are most of its members. A node that formed the cluster long ago, and whose disk was emptied, must not form a second one.
+async fn may_form(
+    kvdb: &Kvdb,
+    cluster: &impl ClusterAccess,
+    config: &Config,
+) -> anyhow::Result<bool> {
+    let mut said = false;
+    loop {
+        if kvdb.is_initialized().await? {
+            return Ok(true);
+        }
+        let observed = cluster.observe().await;
+        let others = observed
+            .iter()
+            .filter(|(node, observation)| **node != config.node_id() && observation.answers);
+        let others: Vec<&KvdbView> = others
+            .filter_map(|(_, observation)| Some(&observation.runtime.as_ref()?.kvdb))
+            .collect();
+        if others.iter().any(|kvdb| knows_a_cluster(kvdb)) {
+            tracing::info!("there is a cluster already: this node joins it and forms none");
+            return Ok(false);
+        }
+        if (others.len() + 1) * 2 > config.members.len() {
+            return Ok(true);
+        }
+        if !said {
+            said = true;
+            tracing::info!("waits for most members to say that there is no cluster yet");
+        }
+        tokio::time::sleep(RETRY_PERIOD).await;
+    }
+}
+
+/// Whether a node has ever been a member of a cluster.
+fn knows_a_cluster(kvdb: &KvdbView) -> bool {
+    kvdb.revision > 0 || !kvdb.voters.is_empty()
 }
 
 async fn retried<F: Future<Output = Result<Answer, KvdbError>>>(

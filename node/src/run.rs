@@ -13,6 +13,7 @@ use crate::serve::{DataPath, NoReplicas};
 use crate::store::{self, Store};
 use crate::{membership, random};
 use anyhow::Context;
+use isthmus_catalog::starts_counted;
 use isthmus_config::{Config, Role};
 use isthmus_disk::{DirectoryLock, FileDisk};
 use isthmus_engine::NodeId;
@@ -62,7 +63,7 @@ async fn live(config: &Config, mut store: Store) -> anyhow::Result<()> {
     });
     let transport = start_transport(config, &kvdb, &data_path, &own)?;
     outlet.open(Arc::clone(&transport));
-    tracing::info!(node = config.node, incarnation = %store.incarnation, starts = store.starts, "node is up");
+    tracing::info!(node = config.node, incarnation = %store.incarnation, starts = starts_counted(store.starts), "node is up");
 
     let cluster = Arc::new(Cluster::new(
         Arc::clone(&own),
@@ -71,7 +72,12 @@ async fn live(config: &Config, mut store: Store) -> anyhow::Result<()> {
     ));
     let (stop, stopping) = watch::channel(false);
     let mut serving = start_api(api, &cluster, stopping)?;
-    let mut joining = tokio::spawn(membership::join(kvdb.clone(), config.clone(), store));
+    let mut joining = tokio::spawn(membership::join(
+        kvdb.clone(),
+        Arc::clone(&cluster),
+        config.clone(),
+        store,
+    ));
     let driving = tokio::spawn(driver::drive(
         cluster,
         config.timing.lease(),

@@ -8,6 +8,7 @@
 
 use crate::random;
 use anyhow::{Context, bail};
+use isthmus_catalog::starts_counted;
 use isthmus_engine::{Incarnation, NodeId};
 use std::fs::File;
 use std::io;
@@ -25,7 +26,8 @@ const CHECKED_FROM: usize = 16;
 pub struct Store {
     /// Random, made when the directory was first used.
     pub incarnation: Incarnation,
-    /// How often it was started, this time included.
+    /// How often it was started, this time included, in the lower half; a random number of this start in the upper one: a store
+    /// that was rolled back counts to the same number again, but never becomes the same start (I12).
     pub starts: u64,
     /// The cluster's id.
     pub cluster: u64,
@@ -83,7 +85,10 @@ pub fn start(folder: &Path, cluster: u64, node: NodeId) -> anyhow::Result<Store>
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Vec::new(),
         Err(error) => return Err(error).context(format!("can't read {}", path.display())),
     };
-    let Some(current) = copies.into_iter().max_by_key(|store: &Store| store.starts) else {
+    let Some(current) = copies
+        .into_iter()
+        .max_by_key(|store: &Store| starts_counted(store.starts))
+    else {
         bail!(
             "{} is damaged: both copies fail their checksums; keep the data directory for inspection, and start with an empty \
              one: the node comes back as a new replica",
@@ -105,13 +110,19 @@ pub fn start(folder: &Path, cluster: u64, node: NodeId) -> anyhow::Result<Store>
         );
     }
     let store = Store {
-        starts: current.starts + 1,
+        starts: next_start(current.starts)?,
         ..current
     };
     file.write_all_at(&encode(&store), store.place())
         .and_then(|()| file.sync_data())
         .with_context(|| format!("can't count this start in {}", path.display()))?;
     Ok(store)
+}
+
+/// The start after that one.
+fn next_start(starts: u64) -> anyhow::Result<u64> {
+    let random = random::number().context("no random numbers")?;
+    Ok((starts_counted(starts) + 1) | random << 32)
 }
 
 fn create(folder: &Path, cluster: u64, node: NodeId) -> anyhow::Result<Store> {
@@ -126,7 +137,7 @@ fn create(folder: &Path, cluster: u64, node: NodeId) -> anyhow::Result<Store> {
     let incarnation = Incarnation(random::number().context("no random numbers")?);
     let store = Store {
         incarnation,
-        starts: 1,
+        starts: next_start(0)?,
         cluster,
         node,
         formatted: false,
@@ -188,11 +199,26 @@ mod tests {
     fn each_start_is_counted_and_the_incarnation_stays() {
         let folder = tempfile::tempdir().unwrap();
         let first = start(folder.path(), 7, NodeId(1)).unwrap();
-        assert_eq!(first.starts, 1);
-        for starts in 2..6 {
+        assert_eq!(starts_counted(first.starts), 1);
+        for count in 2..6 {
             let store = start(folder.path(), 7, NodeId(1)).unwrap();
+            let starts = store.starts;
+            assert_eq!(starts_counted(starts), count);
             assert_eq!(store, Store { starts, ..first });
         }
+    }
+
+    #[test]
+    fn a_start_after_a_rollback_counts_the_same_and_is_another_one() {
+        let folder = tempfile::tempdir().unwrap();
+        start(folder.path(), 7, NodeId(1)).unwrap();
+        let path = folder.path().join("store");
+        let before = std::fs::read(&path).unwrap();
+        let one = start(folder.path(), 7, NodeId(1)).unwrap().starts;
+        std::fs::write(&path, before).unwrap();
+        let other = start(folder.path(), 7, NodeId(1)).unwrap().starts;
+        assert_eq!(starts_counted(one), starts_counted(other));
+        assert_ne!(one, other);
     }
 
     #[test]
@@ -202,7 +228,9 @@ mod tests {
         assert!(!store.formatted);
         store.set_formatted(folder.path()).unwrap();
         let next = start(folder.path(), 7, NodeId(1)).unwrap();
-        assert_eq!(next, Store { starts: 2, ..store });
+        assert_eq!(starts_counted(next.starts), 2);
+        let starts = next.starts;
+        assert_eq!(next, Store { starts, ..store });
         assert!(next.formatted);
     }
 
@@ -228,10 +256,9 @@ mod tests {
             .open(folder.path().join("store"))
             .unwrap();
         file.write_all_at(b"torn", 20).unwrap(); // Starts = 2 lies in the first page.
-        assert_eq!(
-            start(folder.path(), 7, NodeId(1)).unwrap(),
-            Store { starts: 2, ..first }
-        );
+        let next = start(folder.path(), 7, NodeId(1)).unwrap();
+        assert_eq!(starts_counted(next.starts), 2);
+        assert_eq!(next.incarnation, first.incarnation);
         file.write_all_at(b"torn", 20).unwrap();
         file.write_all_at(b"torn", PAGE_BYTES as u64 + 20).unwrap();
         let error = start(folder.path(), 7, NodeId(1)).unwrap_err().to_string();

@@ -10,8 +10,10 @@ pub mod process;
 use crate::link::Condition;
 use crate::link::namespace::Namespace;
 use crate::link::switch::Switch;
+use crate::lossy::{LossyDisk, Lost};
 use crate::nbd::endpoint::Endpoint;
 use crate::patience;
+use crate::random;
 use crate::turn::{self, Turn};
 use config::{Addresses, Timing};
 pub use node::Node;
@@ -37,6 +39,10 @@ pub struct Options {
     pub namespaces: bool,
     /// How long things may take.
     pub timing: Timing,
+    /// Whether the nodes' wall clocks can be set.
+    pub wall_clocks: bool,
+    /// Bytes of each node's disk, when it is one that loses what was not synced.
+    pub lossy_disks: Option<u64>,
 }
 
 impl Options {
@@ -47,6 +53,8 @@ impl Options {
             volumes: Vec::new(),
             namespaces: false,
             timing: Timing::QUICK,
+            wall_clocks: false,
+            lossy_disks: None,
         }
         .and_volume("demo", bytes, &[])
     }
@@ -79,12 +87,28 @@ impl Options {
         self.namespaces = true;
         self
     }
+
+    /// The same with wall clocks that can be set, each for itself.
+    #[must_use]
+    pub fn with_wall_clocks(mut self) -> Options {
+        self.wall_clocks = true;
+        self
+    }
+
+    /// The same on disks of that many bytes that lose what was not synced when the power goes, with the smallest journal.
+    #[must_use]
+    pub fn on_lossy_disks(mut self, bytes: u64) -> Options {
+        self.lossy_disks = Some(bytes);
+        self
+    }
 }
 
 /// A cluster, stopped and removed when dropped.
 pub struct Cluster {
-    // Dropped in this order: processes before the namespaces that they are in.
+    // Dropped in this order: processes before the disks that they use and the namespaces that they are in.
     processes: [Option<Process>; 3],
+    disks: Vec<LossyDisk>,
+    wall_clocks: bool,
     network: Option<(Switch, Vec<Namespace>)>,
     addresses: [Addresses; 3],
     folder: Option<TempDir>,
@@ -111,16 +135,29 @@ impl Cluster {
             ),
             None => Addresses::new(loopback(node), loopback(node)),
         });
-        config::write(folder.path(), &addresses, &options.timing)
+        let small_journal = options.lossy_disks.is_some();
+        config::write(folder.path(), &addresses, &options.timing, small_journal)
             .expect("configurations and certificates are written");
+        let mount = |bytes| {
+            Node::ALL.map(|node| {
+                LossyDisk::mount(&folder.path().join(node.name()), bytes)
+                    .expect("file systems can be mounted (as root)")
+            })
+        };
+        let disks = options.lossy_disks.map(mount).into_iter().flatten();
         let mut cluster = Cluster {
             processes: [None, None, None],
+            disks: disks.collect(),
+            wall_clocks: options.wall_clocks,
             network,
             addresses,
             folder: Some(folder),
             _turn: turn,
         };
         for node in Node::ALL {
+            if options.wall_clocks {
+                cluster.set_wall_clock(node, 0);
+            }
             cluster.start_node(node);
         }
         for arguments in &options.volumes {
@@ -154,7 +191,8 @@ impl Cluster {
             self.processes[node.index()].is_none(),
             "{node:?} runs already"
         );
-        let started = Process::start(self.folder(), node, self.namespace(node));
+        let clock = self.wall_clocks.then(|| self.folder().join(clock(node)));
+        let started = Process::start(self.folder(), node, self.namespace(node), clock.as_deref());
         self.processes[node.index()] = Some(started);
     }
 
@@ -181,6 +219,54 @@ impl Cluster {
         for node in nodes {
             self.kill(*node);
         }
+    }
+
+    /// Cuts the power of several nodes at the same moment: what was not synced on their disks is there afterwards or not, as the
+    /// seed says. What was lost altogether.
+    ///
+    /// # Panics
+    /// When one does not run, or not on a lossy disk.
+    pub fn cut_power(&mut self, nodes: &[Node], seed: u64) -> Lost {
+        for node in nodes {
+            self.disk(*node).power_off();
+        }
+        for node in nodes {
+            self.signal(*node, Signal::KILL);
+        }
+        // They are as good as dead: none of their threads comes back from the kernel. Those that wait for the disk there must.
+        for node in nodes {
+            self.disk(*node).let_go();
+        }
+        let mut lost = Lost::default();
+        for node in nodes {
+            self.kill(*node);
+            let seed = random::mix(seed ^ node.index() as u64);
+            lost.add(&self.disk(*node).power_on(seed));
+        }
+        lost
+    }
+
+    /// Sets a node's wall clock: so many seconds ahead of the machine's, or behind it.
+    ///
+    /// # Panics
+    /// When the cluster's folder can't be written.
+    pub fn set_wall_clock(&self, node: Node, seconds_ahead: i64) {
+        let (path, new) = (clock(node), format!("{}.new", clock(node)));
+        // As a whole: the node may read it at any time.
+        fs::write(self.folder().join(&new), format!("{seconds_ahead:+}\n"))
+            .and_then(|()| fs::rename(self.folder().join(new), self.folder().join(path)))
+            .expect("the cluster's folder can be written");
+    }
+
+    /// The node's disk.
+    ///
+    /// # Panics
+    /// When it is not a lossy one.
+    #[must_use]
+    pub fn disk(&self, node: Node) -> &LossyDisk {
+        self.disks
+            .get(node.index())
+            .expect("the nodes are on lossy disks")
     }
 
     /// Sends a signal to a node that runs.
@@ -306,6 +392,9 @@ impl Drop for Cluster {
         for process in self.processes.iter_mut().flatten() {
             process.signal(Signal::KILL);
         }
+        for disk in &self.disks {
+            disk.let_go();
+        }
         if std::thread::panicking() {
             self.print_logs();
             let kept: Option<PathBuf> = self.folder.take().map(TempDir::keep);
@@ -325,6 +414,11 @@ fn network() -> (Switch, Vec<Namespace>) {
         Switch::start(&namespaces, 1).expect("links can be made (as root)"),
         namespaces,
     )
+}
+
+/// The file that says how far a node's wall clock is ahead.
+fn clock(node: Node) -> String {
+    format!("{}.clock", node.name())
 }
 
 /// An address of loopback's 16 million that no other process's test has.

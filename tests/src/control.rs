@@ -6,6 +6,7 @@ use crate::patience;
 use crate::tool;
 use isthmus_api::{ClusterDomainUpdateList, ClusterDomainsStatus, Status, Volume};
 use serde::de::DeserializeOwned;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 /// How long one `domain-ctl` may run; `--wait` included.
@@ -20,6 +21,18 @@ pub struct Said {
     pub out: String,
     /// Standard error.
     pub complaints: String,
+}
+
+/// A `domain-ctl` that runs, ended when dropped.
+#[derive(Debug)]
+pub struct Begun(Child);
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 impl Cluster {
@@ -42,18 +55,10 @@ impl Cluster {
     /// When it can't be run.
     #[must_use]
     pub fn domain_ctl_at(&self, node: Node, arguments: &[&str]) -> Said {
-        let mut addresses = vec![self.addresses(node).api()];
-        addresses.extend(Node::ALL.map(|node| self.addresses(node).api()));
-        addresses.dedup();
-        let addresses: Vec<String> = addresses
-            .iter()
-            .map(|address| format!("http://{address}"))
-            .collect();
         let mut command = tool::command(self.namespace(node), RUN_LIMIT, binaries::domain_ctl());
-        command
-            .env("ISTHMUS_API", addresses.join(","))
-            .args(arguments);
         let output = command
+            .env("ISTHMUS_API", self.addresses_from(node))
+            .args(arguments)
             .output()
             .expect("domain-ctl was built and can be run");
         Said {
@@ -61,6 +66,35 @@ impl Cluster {
             out: String::from_utf8_lossy(&output.stdout).into_owned(),
             complaints: String::from_utf8_lossy(&output.stderr).into_owned(),
         }
+    }
+
+    /// Starts `domain-ctl` and does not wait for what becomes of it. Only for nodes without namespaces.
+    ///
+    /// # Panics
+    /// When it can't be run.
+    #[must_use]
+    pub fn begin(&self, arguments: &[&str]) -> Begun {
+        let mut command = Command::new(binaries::domain_ctl());
+        command
+            .env("ISTHMUS_API", self.addresses_from(Node::A1))
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let started = command.spawn();
+        Begun(started.expect("domain-ctl was built and can be run"))
+    }
+
+    /// What `domain-ctl` is told in a node's place.
+    fn addresses_from(&self, node: Node) -> String {
+        let mut addresses = vec![self.addresses(node).api()];
+        addresses.extend(Node::ALL.map(|node| self.addresses(node).api()));
+        addresses.dedup();
+        let addresses: Vec<String> = addresses
+            .iter()
+            .map(|address| format!("http://{address}"))
+            .collect();
+        addresses.join(",")
     }
 
     /// Runs `domain-ctl`, which must succeed; what it printed.

@@ -5,7 +5,7 @@
 //! NBD client of our own ([`nbd`]) and keeps a [`history`] of what was acknowledged; every sector says which write it came
 //! from ([`stamp`]), so that what is read later is known to be right, or to be lost, torn or taken from somewhere else.
 //!
-//! Reading order: [`cluster`], [`control`], [`nbd`], [`stamp`], [`history`], [`load`], [`verify`], [`link`]; [`mod@bench`]; and what they
+//! Reading order: [`cluster`], [`control`], [`nbd`], [`stamp`], [`history`], [`load`], [`verify`], [`link`], [`lossy`]; [`mod@bench`]; and what they
 //! stand on: [`binaries`], [`patience`], [`random`], [`tool`], [`turn`].
 
 pub mod bench;
@@ -15,6 +15,7 @@ pub mod control;
 pub mod history;
 pub mod link;
 pub mod load;
+pub mod lossy;
 pub mod nbd;
 pub mod patience;
 pub mod random;

@@ -21,6 +21,10 @@ pub struct Condition {
     pub delay: Duration,
     /// How many of a thousand packets are lost.
     pub lost_per_mille: u32,
+    /// How many of a thousand packets come twice.
+    pub doubled_per_mille: u32,
+    /// How much longer a packet may take, by chance: what was sent later may overtake it.
+    pub jitter: Duration,
     /// Whether nothing gets through.
     pub cut: bool,
 }
@@ -30,12 +34,16 @@ impl Condition {
     pub const GOOD: Condition = Condition {
         delay: Duration::ZERO,
         lost_per_mille: 0,
+        doubled_per_mille: 0,
+        jitter: Duration::ZERO,
         cut: false,
     };
     /// No link.
     pub const CUT: Condition = Condition {
         delay: Duration::ZERO,
         lost_per_mille: 0,
+        doubled_per_mille: 0,
+        jitter: Duration::ZERO,
         cut: true,
     };
 
@@ -43,9 +51,8 @@ impl Condition {
     #[must_use]
     pub const fn lossy(per_mille: u32) -> Condition {
         Condition {
-            delay: Duration::ZERO,
             lost_per_mille: per_mille,
-            cut: false,
+            ..Condition::GOOD
         }
     }
 
@@ -54,8 +61,17 @@ impl Condition {
     pub const fn slow(delay: Duration) -> Condition {
         Condition {
             delay,
-            lost_per_mille: 0,
-            cut: false,
+            ..Condition::GOOD
+        }
+    }
+
+    /// A link on which one packet in three comes twice, and each takes up to this long.
+    #[must_use]
+    pub const fn disordered(jitter: Duration) -> Condition {
+        Condition {
+            jitter,
+            doubled_per_mille: 333,
+            ..Condition::GOOD
         }
     }
 }

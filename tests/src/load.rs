@@ -3,9 +3,10 @@
 use crate::history::{Content, History};
 use crate::nbd::endpoint::Endpoint;
 use crate::nbd::{OpenError, Session, request};
+use crate::patience;
 use crate::random::Random;
 use crate::stamp::{self, SECTOR_BYTES};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::ops::Range;
@@ -39,6 +40,7 @@ pub struct Pattern {
 struct Progress {
     acknowledged: u64,
     refused: u64,
+    reconnections: u64,
     open: usize,
     stopping: bool,
 }
@@ -77,6 +79,31 @@ impl Load {
         history: &Shared,
         pattern: &Pattern,
     ) -> Result<Load, OpenError> {
+        Load::start_with(endpoint, export, history, pattern, None)
+    }
+
+    /// The same with clients that connect anew, for as long as `patience`, when their server is gone, and send again what it did
+    /// not answer.
+    ///
+    /// # Errors
+    /// The volume can't be opened.
+    pub fn start_reconnecting(
+        endpoint: &Endpoint,
+        export: &str,
+        history: &Shared,
+        pattern: &Pattern,
+        patience: Duration,
+    ) -> Result<Load, OpenError> {
+        Load::start_with(endpoint, export, history, pattern, Some(patience))
+    }
+
+    fn start_with(
+        endpoint: &Endpoint,
+        export: &str,
+        history: &Shared,
+        pattern: &Pattern,
+        reconnects: Option<Duration>,
+    ) -> Result<Load, OpenError> {
         let board = Arc::new(Board::default());
         board.progress().open = pattern.connections;
         let mut load = Load {
@@ -93,7 +120,9 @@ impl Load {
                 pattern: pattern.clone(),
                 random: Random::new(pattern.seed ^ (number as u64) << 48),
                 board: Arc::clone(&board),
-                flying: BTreeSet::new(),
+                flying: BTreeMap::new(),
+                server: (endpoint.clone(), export.to_owned()),
+                reconnects,
             };
             load.threads.push(thread::spawn(move || client.run()));
         }
@@ -104,6 +133,12 @@ impl Load {
     #[must_use]
     pub fn acknowledged(&self) -> u64 {
         self.board.progress().acknowledged
+    }
+
+    /// How often a client connected anew.
+    #[must_use]
+    pub fn reconnections(&self) -> u64 {
+        self.board.progress().reconnections
     }
 
     /// Waits until that many writes are acknowledged.
@@ -190,13 +225,26 @@ struct Client {
     random: Random,
     board: Arc<Board>,
     /// By cookie, which is the write's number.
-    flying: BTreeSet<u64>,
+    flying: BTreeMap<u64, Flying>,
+    server: (Endpoint, String),
+    reconnects: Option<Duration>,
+}
+
+/// A write that is not answered yet.
+#[derive(Clone, Copy)]
+struct Flying {
+    first_sector: u64,
+    sectors: u64,
+    content: Content,
 }
 
 impl Client {
     fn run(&mut self) {
         // How it ended is seen in what was acknowledged.
-        let _ = self.write_and_collect();
+        let mut ended = self.write_and_collect();
+        while ended.is_err() && self.reconnect() {
+            ended = self.write_and_collect();
+        }
         self.board.progress().open -= 1;
         self.board.changed.notify_all();
     }
@@ -236,26 +284,57 @@ impl Client {
         } else {
             Content::Stamps
         };
-        let (number, id) = {
+        let number = {
             let mut history = lock(&self.history);
-            (history.begin(first, count, content), history.id())
+            history.begin(first, count, content)
         };
-        self.flying.insert(number);
-        let (offset, bytes) = (first * SECTOR_BYTES as u64, count as usize * SECTOR_BYTES);
-        if zeros {
+        let flying = Flying {
+            first_sector: first,
+            sectors: count,
+            content,
+        };
+        self.flying.insert(number, flying);
+        self.send_flying(number, flying)
+    }
+
+    fn send_flying(&mut self, number: u64, flying: Flying) -> io::Result<()> {
+        let id = lock(&self.history).id();
+        let offset = flying.first_sector * SECTOR_BYTES as u64;
+        let bytes = flying.sectors as usize * SECTOR_BYTES;
+        if flying.content == Content::Zeros {
             return self
                 .session
                 .send(request::WRITE_ZEROES, 0, number, offset, bytes as u32, &[]);
         }
         let mut data = vec![0; bytes];
-        stamp::fill(&mut data, id, number, first);
+        stamp::fill(&mut data, id, number, flying.first_sector);
         self.session
             .send(request::WRITE, 0, number, offset, bytes as u32, &data)
     }
 
+    /// Opens the volume again and sends again what was not answered; whether that could be done in time.
+    fn reconnect(&mut self) -> bool {
+        let Some(patience) = self.reconnects else {
+            return false;
+        };
+        let (endpoint, export) = &self.server;
+        let session = patience::within(patience, || Session::open(endpoint, export).ok());
+        let Some(session) = session else {
+            return false;
+        };
+        self.session = session;
+        self.board.progress().reconnections += 1;
+        let flying = self.flying.clone();
+        // When that fails, the next reply does, too.
+        let _ = flying
+            .into_iter()
+            .try_for_each(|(number, flying)| self.send_flying(number, flying));
+        true
+    }
+
     fn collect(&mut self) -> io::Result<()> {
         let reply = self.session.receive()?;
-        if !self.flying.remove(&reply.cookie) {
+        if self.flying.remove(&reply.cookie).is_none() {
             return Err(io::Error::other("a reply to nothing in flight"));
         }
         if reply.error == 0 {

@@ -184,3 +184,33 @@ fn no_file_is_called_by_a_name_that_says_nothing() {
         }
     }
 }
+
+/// The words between backquotes in a line.
+fn quoted(line: &str) -> impl Iterator<Item = &str> {
+    line.split('`').skip(1).step_by(2)
+}
+
+#[test]
+fn each_row_of_the_fault_table_names_a_test_that_is_there() {
+    let text = fs::read_to_string(workspace().join("docs/reliability.md")).unwrap();
+    let (_, table) = text.split_once("\n## The fault table\n").unwrap();
+    let table = table.split("\n## ").next().unwrap();
+    for row in 1..=24 {
+        let begin = format!("| {row} |");
+        let line = table.lines().find(|line| line.starts_with(&begin));
+        let line = line.unwrap_or_else(|| panic!("row {row} is missing"));
+        let file = quoted(line).find(|word| word.ends_with(".rs"));
+        let file = file.unwrap_or_else(|| panic!("row {row} names no file"));
+        let code = fs::read_to_string(workspace().join(file)).unwrap();
+        let name = format!("row_{row:02}_");
+        let tests: Vec<&str> = quoted(line)
+            .filter(|word| word.starts_with("row_"))
+            .collect();
+        assert!(!tests.is_empty(), "row {row} names no test");
+        for test in tests {
+            assert!(test.starts_with(&name), "{test} in row {row}");
+            let function = format!("#[test]\nfn {test}(");
+            assert!(code.contains(&function), "{file} has no test {test}");
+        }
+    }
+}

@@ -576,3 +576,5 @@ fn a_replica_that_restarted_follows_nobody_before_kvdb_has_told_it_what_is() {
     };
     assert_eq!(b.take(), [stale]);
 }
+
+mod replayed;

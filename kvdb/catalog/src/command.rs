@@ -61,7 +61,7 @@ pub enum Command {
         node: NodeId,
         /// Of its store.
         incarnation: Incarnation,
-        /// Of its store, this start included.
+        /// Of its store, this start included; with this start's random number in the upper half.
         starts: u64,
     },
     /// Makes a thin volume with one replica in each data domain (on the node with the lowest id there that has
@@ -228,7 +228,7 @@ pub enum Refusal {
     OtherCluster(u64),
     /// The disk's start count went back: it was rolled back or copied.
     #[error(
-        "the store of node {node} was started {theirs} times, the cluster has seen {ours}: its disk was rolled back or copied; empty its data directory, so that it comes back as a new replica"
+        "the store of node {node} was started {theirs} times, the cluster has seen {ours}, the last one not by this store: its disk was rolled back or copied; empty its data directory, so that it comes back as a new replica"
     )]
     RolledBack {
         /// Which node.

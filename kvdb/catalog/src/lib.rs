@@ -19,6 +19,7 @@ pub use plan::DeactivationPlan;
 pub use record::{
     AuditRecord, Catalog, DomainRecord, DomainRole, DomainState, DomainUpdate, Durability,
     Handover, NodeRecord, OnPeerLoss, UpdateAction, UpdateStatus, VolumePolicy, VolumeRecord,
+    starts_counted,
 };
 
 #[cfg(test)]

@@ -94,6 +94,12 @@ pub struct DomainRecord {
     pub created_ms: u64,
 }
 
+/// How often a store was started, without what tells two starts of the same count apart.
+#[must_use]
+pub const fn starts_counted(starts: u64) -> u64 {
+    starts & u32::MAX as u64
+}
+
 /// A node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeRecord {
@@ -109,7 +115,8 @@ pub struct NodeRecord {
     pub nbd_address: Option<String>,
     /// The incarnation of its store, once it has registered (I12).
     pub incarnation: Option<Incarnation>,
-    /// How often that store was started: a smaller number than this means a disk that was rolled back.
+    /// How often that store was started, in the lower half; in the upper one a random number of that start. A smaller count
+    /// means a disk that was rolled back, and so does the same count with another random number.
     pub starts: u64,
 }
 

@@ -88,6 +88,26 @@ async fn the_group_goes_on_without_its_leader_and_takes_it_back() {
     );
 }
 
+/// Its log may have lost a tail that others hold: in the same term it would give the same log ids to other entries.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_restarts_leads_again_only_in_a_newer_term() {
+    let mut cluster = Cluster::formed().await;
+    let leader = cluster.leader(NodeId(1), |_| true).await;
+    let known = cluster.kvdb(leader).wait_until(WITHIN, |_| true).await;
+    let before = known.unwrap().term;
+    for node in NODES {
+        cluster.kill(node).await;
+    }
+    for node in NODES {
+        cluster.start(node).await;
+    }
+    let risen = cluster
+        .kvdb(leader)
+        .wait_until(WITHIN, |metrics| metrics.term > before)
+        .await;
+    assert!(risen.is_ok(), "it leads on in term {before}: {risen:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_power_loss_everywhere_loses_nothing() {
     let mut cluster = Cluster::formed().await;

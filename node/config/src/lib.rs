@@ -26,7 +26,8 @@ pub struct Config {
     pub node: String,
     /// Where its data are; relative to the file.
     pub data_dir: PathBuf,
-    /// Whether this node forms the cluster when it is started for the first time. True on exactly one node.
+    /// Whether this node forms the cluster when it is started for the first time. True on exactly one node. It does so
+    /// once most members answer, and all of them that there is no cluster yet.
     #[serde(default)]
     pub bootstrap: bool,
     /// The cluster.

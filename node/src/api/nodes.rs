@@ -3,7 +3,7 @@
 use crate::api::domains;
 use crate::api::facts::Facts;
 use isthmus_api::{DomainRole, DomainState, Node, NodeList};
-use isthmus_catalog::NodeRecord;
+use isthmus_catalog::{NodeRecord, starts_counted};
 use isthmus_engine::NodeId;
 
 /// All nodes in the order of their ids.
@@ -52,7 +52,7 @@ fn node(facts: &Facts, id: NodeId, record: &NodeRecord) -> Node {
         incarnation: record
             .incarnation
             .map(|incarnation| incarnation.to_string()),
-        starts: record.starts,
+        starts: starts_counted(record.starts),
         voter: facts.kvdb.voters.contains(&id.0),
         leader: facts.kvdb.leader == Some(id.0),
         answers,

@@ -77,19 +77,25 @@ impl Timing {
     };
 }
 
-/// Writes `tls/` and a configuration file for each node.
+/// Writes `tls/` and a configuration file for each node, with the smallest journal if that is asked for.
 ///
 /// # Errors
 /// The folder can't be written.
-pub fn write(folder: &Path, addresses: &[Addresses; 3], timing: &Timing) -> io::Result<()> {
+pub fn write(
+    folder: &Path,
+    addresses: &[Addresses; 3],
+    timing: &Timing,
+    small_journal: bool,
+) -> io::Result<()> {
     let tls = folder.join("tls");
     let authority = Authority::create(&tls, CLUSTER_ID)?;
     for node in Node::ALL {
         authority.issue(&tls, node.name(), NodeId(node.index() as u32 + 1))?;
-        fs::write(
-            folder.join(format!("{}.toml", node.name())),
-            text(node, addresses, timing),
-        )?;
+        let mut text = text(node, addresses, timing);
+        if small_journal {
+            text.push_str("[journal]\nsegment_mib = 8\nsegments = 4\n");
+        }
+        fs::write(folder.join(format!("{}.toml", node.name())), text)?;
     }
     Ok(())
 }

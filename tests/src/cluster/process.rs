@@ -10,17 +10,26 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+/// Of Debian's package `libfaketime`; the loader knows what `$LIB` is here.
+const FAKE_TIME: &str = "/usr/$LIB/faketime/libfaketimeMT.so.1";
+
 /// A process that was started and not yet waited for; killed when dropped.
 #[derive(Debug)]
 pub struct Process(Child);
 
 impl Process {
-    /// Starts `isthmusd run` for a node; its log goes to the end of `<node>.log`.
+    /// Starts `isthmusd run` for a node; its log goes to the end of `<node>.log`. With a file `clock`, its wall clock (and no
+    /// other one) is off by what that file says at any time: `libfaketime` answers for the C library's `clock_gettime`.
     ///
     /// # Panics
     /// When it can't be started.
     #[must_use]
-    pub fn start(folder: &Path, node: Node, namespace: Option<&str>) -> Process {
+    pub fn start(
+        folder: &Path,
+        node: Node,
+        namespace: Option<&str>,
+        clock: Option<&Path>,
+    ) -> Process {
         let log = folder.join(format!("{}.log", node.name()));
         let log = File::options()
             .create(true)
@@ -42,6 +51,14 @@ impl Process {
             .arg("run")
             .arg("--config")
             .arg(folder.join(format!("{}.toml", node.name())));
+        if let Some(clock) = clock {
+            command
+                .env("LD_PRELOAD", FAKE_TIME)
+                .env("FAKETIME_TIMESTAMP_FILE", clock)
+                .env("FAKETIME_NO_CACHE", "1")
+                .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+                .env("FAKETIME_DONT_RESET", "1");
+        }
         command
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a file can be opened twice"))

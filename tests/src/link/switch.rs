@@ -153,12 +153,17 @@ impl Shared {
                 state.lost += 1;
                 continue;
             }
-            state.packets += 1;
-            state.flying_bytes += length;
-            let due = (Instant::now() + condition.delay, state.packets);
-            state
-                .flying
-                .insert(due, (from, to, packet[..length].to_vec()));
+            let doubled = u64::from(condition.doubled_per_mille) > state.random.below(1000);
+            for _ in 0..=usize::from(doubled) {
+                state.packets += 1;
+                state.flying_bytes += length;
+                let jitter = state.random.below(condition.jitter.as_micros() as u64 + 1);
+                let takes = condition.delay + Duration::from_micros(jitter);
+                let due = (Instant::now() + takes, state.packets);
+                state
+                    .flying
+                    .insert(due, (from, to, packet[..length].to_vec()));
+            }
             self.changed.notify_one();
         }
     }
@@ -262,6 +267,21 @@ mod tests {
         assert!(arrives(x, y, 1) && arrives(y, x, 0));
         switch.set_one_way(0, 1, Condition::lossy(1000));
         assert!(!arrives(x, y, 1));
+        let (here, there) = (namespace_socket(y, 1), namespace_socket(x, 9));
+        switch.set_one_way(0, 1, Condition::disordered(Duration::from_millis(20)));
+        let (mut numbers, mut sent) = (Vec::new(), 0..200_u8);
+        here.set_read_timeout(Some(Duration::from_millis(100)))
+            .unwrap();
+        let address = here.local_addr().unwrap();
+        for number in sent.by_ref() {
+            there.send_to(&[number], address).unwrap();
+        }
+        let mut packet = [0];
+        while here.recv(&mut packet).is_ok() {
+            numbers.push(packet[0]);
+        }
+        assert!(numbers.len() > 220, "many come twice: {}", numbers.len());
+        assert!(!numbers.is_sorted(), "some overtake others");
         switch.set_one_way(0, 1, Condition::slow(Duration::from_millis(50)));
         let before = Instant::now();
         assert!(arrives(x, y, 1) && before.elapsed() >= Duration::from_millis(50));

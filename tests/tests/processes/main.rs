@@ -6,13 +6,9 @@
 )]
 
 mod clients;
-mod comeback;
 mod domains;
-mod failover;
-mod links;
-mod nonsense;
-mod power;
 mod quickstart;
 mod rounds;
+mod rows;
 mod service;
 mod walkthrough;

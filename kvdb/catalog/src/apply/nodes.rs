@@ -2,7 +2,7 @@
 
 use super::Outcome;
 use crate::command::{Answer, Refusal};
-use crate::record::Catalog;
+use crate::record::{Catalog, starts_counted};
 use isthmus_engine::{Epoch, Incarnation, NodeId, ReplicaId, VolumeId};
 use std::collections::BTreeMap;
 
@@ -18,16 +18,13 @@ impl Catalog {
         match record.incarnation {
             None => {}
             Some(known) if known == incarnation => {
-                if starts < record.starts {
-                    return Err(Refusal::RolledBack {
-                        node,
-                        ours: record.starts,
-                        theirs: starts,
-                    });
-                }
                 if starts == record.starts {
                     // The same process says it again: it may be primary by now, and stays so.
                     return Ok(Outcome::Unchanged(Answer::Done));
+                }
+                let (ours, theirs) = (starts_counted(record.starts), starts_counted(starts));
+                if theirs <= ours {
+                    return Err(Refusal::RolledBack { node, ours, theirs });
                 }
                 self.end_process(ReplicaId { node, incarnation });
             }

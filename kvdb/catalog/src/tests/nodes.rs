@@ -20,6 +20,23 @@ fn a_start_count_that_went_back_is_a_rolled_back_disk() {
 }
 
 #[test]
+fn a_disk_that_was_rolled_back_by_one_start_counts_the_same_and_is_not_the_same() {
+    let mut cluster = Cluster::new();
+    let start = |count: u64, random: u64| started(1, 1, count | random << 32);
+    cluster.done(start(5, 700));
+    cluster.done(start(5, 700));
+    assert_eq!(
+        cluster.refused(start(5, 701)),
+        Refusal::RolledBack {
+            node: NodeId(1),
+            ours: 5,
+            theirs: 5
+        }
+    );
+    cluster.done(start(6, 1));
+}
+
+#[test]
 fn the_same_start_said_twice_ends_no_primary() {
     let mut cluster = Cluster::with_volume();
     cluster.serve(1);

@@ -1,4 +1,4 @@
-//! A dead site returns.
+//! Rows 16 and 23: a dead site returns.
 
 use crate::rounds::{DEMO, SOON, assert_replicas_identical, check_at, history, load_at};
 use tests::Node;
@@ -40,7 +40,8 @@ fn die_with_a_tail_of_its_own(cluster: &mut Cluster, history: &tests::load::Shar
 }
 
 #[test]
-fn a_returning_site_serves_nothing_gets_only_what_changed_and_takes_the_volume_back() {
+fn row_16_a_returning_site_with_writes_of_its_own_serves_nothing_gets_only_what_changed_and_takes_the_volume_back()
+ {
     let mut cluster = Cluster::start(&Options::with_volume(VOLUME_SECTORS * 512).in_namespaces());
     let history = history(0xbac4);
     die_with_a_tail_of_its_own(&mut cluster, &history);
@@ -98,7 +99,7 @@ fn change_ten_mib(cluster: &Cluster, history: &tests::load::Shared) {
 }
 
 #[test]
-fn a_resync_under_load_loses_no_write_and_survives_the_death_of_its_target() {
+fn row_23_a_resync_under_load_loses_no_write_and_survives_the_death_of_its_target() {
     let mut cluster = Cluster::start(&Options::with_volume(256 << 20));
     let history = history(0xbac5);
     let load = load_at(&cluster, Node::A1, &history, &steady(3), 200);
@@ -121,4 +122,38 @@ fn a_resync_under_load_loses_no_write_and_survives_the_death_of_its_target() {
     let _ = load.join();
     cluster.deactivate(Node::B1);
     check_at(&cluster, Node::A1, &history, REGION_SECTORS);
+}
+
+#[test]
+fn row_23_a_resync_whose_source_dies_goes_on_and_neither_writes_nor_trims_meanwhile_are_lost() {
+    let mut cluster = Cluster::start(&Options::with_volume(256 << 20));
+    let history = history(0xbac6);
+    let pattern = Pattern {
+        zeros_per_mille: 200,
+        ..steady(5)
+    };
+    let load = load_at(&cluster, Node::A1, &history, &pattern, 200);
+    cluster.kill(Node::B1);
+    load.until_more(3000, SOON);
+    let mut trims = verify::open(&cluster.nbd(Node::A1), DEMO, SOON);
+    cluster.start_node(Node::B1);
+    // What was written there is of no interest any more: only that both replicas think the same of it.
+    for mib in 64..128_u64 {
+        let data = vec![mib as u8; 1 << 20];
+        trims.write(mib << 20, &data).expect("site-a serves");
+        let (offset, bytes) = ((mib << 20) + 4096 * mib, 256 << 10);
+        trims
+            .call(tests::nbd::request::TRIM, 0, offset, bytes, &[])
+            .expect("site-a serves");
+    }
+    cluster.kill(Node::A1);
+    let _ = load.join();
+    cluster.start_node(Node::A1);
+    let load = load_at(&cluster, Node::A1, &history, &pattern, 200);
+    cluster.until_in_sync(SOON);
+    assert_eq!(load.finish().refused, 0);
+    assert_replicas_identical(&cluster, (256 << 20) / 512);
+    cluster.kill(Node::A1);
+    cluster.deactivate(Node::A1);
+    check_at(&cluster, Node::B1, &history, REGION_SECTORS);
 }

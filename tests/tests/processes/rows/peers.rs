@@ -1,4 +1,4 @@
-//! Peers that talk nonsense: they get an error or a closed connection, and the node goes on serving others.
+//! Row 19: peers that talk nonsense: they get an error or a closed connection, and the node goes on serving others.
 
 use crate::rounds::{DEMO, SOON};
 use std::io::{Read, Write};
@@ -146,7 +146,7 @@ fn assert_serves(bystander: &mut Session, what: &str) {
 }
 
 #[test]
-fn an_nbd_client_that_talks_nonsense_harms_nobody_else() {
+fn row_19_an_nbd_client_that_talks_nonsense_harms_nobody_else() {
     let cluster = Cluster::start(&Options::with_volume(64 << 20));
     let mut bystander = verify::open(&cluster.nbd(Node::A1), DEMO, SOON);
     for (what, bytes) in nonsense() {
@@ -173,7 +173,7 @@ fn send_without_waiting(cluster: &Cluster, bytes: &[u8]) {
 }
 
 #[test]
-fn nonsense_at_the_ports_between_nodes_and_of_the_api_harms_nobody() {
+fn row_19_nonsense_at_the_ports_between_nodes_and_of_the_api_harms_nobody() {
     let cluster = Cluster::start(&Options::with_volume(64 << 20));
     let mut bystander = verify::open(&cluster.nbd(Node::A1), DEMO, SOON);
     let mut random = Random::new(9);
