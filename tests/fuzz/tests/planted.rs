@@ -84,7 +84,7 @@ impl Target for Planted {
         }
         match fault {
             Fault::PanicBehindChecksum if rest.len() < 4 => assert!(rest.len() >= 4, "too short"),
-            Fault::OwnRefused if rest.len() % 7 == 0 => return Verdict::Refused,
+            Fault::OwnRefused if rest.len().is_multiple_of(7) => return Verdict::Refused,
             Fault::Overflow => {
                 let number = rest.first().copied().unwrap_or_default();
                 assert!(number.checked_add(1).is_some(), "an overflow");

@@ -255,10 +255,9 @@ impl Simulation {
         let mut cuts = [[self.kvdb.is_down; MEMBERS]; MEMBERS];
         for from in [0, 1] {
             cuts[from][1 - from] |= self.link.is_cut_from(from);
-            for other in 0..MEMBERS {
-                cuts[from][other] |= !self.nodes[from].reaches_kvdb;
-                cuts[other][from] |= !self.nodes[from].reaches_kvdb;
-            }
+            let is_alone = !self.nodes[from].reaches_kvdb;
+            cuts[from].iter_mut().for_each(|cut| *cut |= is_alone);
+            cuts.iter_mut().for_each(|ways| ways[from] |= is_alone);
         }
         cuts
     }
