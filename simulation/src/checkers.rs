@@ -112,6 +112,8 @@ pub struct Checkers {
     serving: Serving,
     /// Whether all clocks keep their bound: only then is a read promised to be fresh.
     clocks_are_good: bool,
+    /// Whether a bit was turned over on a disk: then a read may fail while the good copy is out of reach.
+    bits_flipped: bool,
     /// Whether faults are over: from then on every read counts, whatever the clocks.
     all_is_well: bool,
     volumes: Vec<(VolumeId, u64)>,
@@ -136,6 +138,7 @@ impl Checkers {
             acknowledging: Acknowledging::default(),
             serving: Serving::default(),
             clocks_are_good,
+            bits_flipped: false,
             all_is_well: false,
             volumes: volumes.to_vec(),
             lossy: BTreeSet::new(),
@@ -143,6 +146,17 @@ impl Checkers {
             replicas: Replicas::default(),
             answered: 0,
         }
+    }
+
+    /// A bit was turned over on a disk.
+    pub fn a_bit_has_flipped(&mut self) {
+        self.bits_flipped = true;
+    }
+
+    /// Whether a read may fail because no good copy of a block is in reach.
+    #[must_use]
+    pub fn may_be_unreadable(&self) -> bool {
+        self.bits_flipped && !self.all_is_well
     }
 
     /// Faults are over.

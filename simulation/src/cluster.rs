@@ -58,6 +58,8 @@ enum Event {
     LinkFast,
     /// A disk is fast again.
     DiskFast(usize),
+    /// A disk is well again.
+    DiskMended(usize),
     /// Faults end.
     Settle,
     /// How far settling is.
@@ -255,6 +257,7 @@ impl Simulation {
             Event::Fault(index) => self.fault(index),
             Event::LinkFast => self.link.slower_by = 0,
             Event::DiskFast(node) => self.set_slowness(node, 1),
+            Event::DiskMended(node) => self.mend_disk(node),
             Event::Settle => self.settle(),
             Event::Settling => self.look_at_settling(),
         }

@@ -178,6 +178,12 @@ pub enum Fault {
     KvdbLoss { per_mille: u64, for_us: Micros },
     /// Nobody reaches kvdb.
     KvdbDown { for_us: Micros },
+    /// Bits of what a node's extents hold turn over, where every volume has a good copy at the other node.
+    FlipBits { node: usize, count: u64 },
+    /// A node's extents and journal find no more space.
+    FullDisk { node: usize, for_us: Micros },
+    /// A node's disk takes no more changes, until it is mended and the node started again.
+    ReadOnlyDisk { node: usize, for_us: Micros },
     /// A disk takes so many times as long.
     SlowDisk {
         node: usize,

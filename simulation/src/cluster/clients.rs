@@ -341,7 +341,7 @@ impl Simulation {
         let checked = match outcome {
             Outcome::Done => self.checkers.done(id, epoch, number, &[]),
             Outcome::Data(parts) => self.checkers.done(id, epoch, number, &parts),
-            Outcome::Failed(ClientError::Unreadable(why)) => {
+            Outcome::Failed(ClientError::Unreadable(why)) if !self.checkers.may_be_unreadable() => {
                 Err(("unreadable", format!("{id} {volume}: {why}")))
             }
             Outcome::Failed(_) => {

@@ -71,6 +71,23 @@ impl Simulation {
                 self.kvdb.is_down = true;
                 self.after(for_us, Event::Kvdb(KvdbEvent::Up));
             }
+            Fault::FlipBits { node, count } => self.flip_bits(node, count),
+            Fault::FullDisk { node, for_us } => {
+                if node < DATA_NODES {
+                    let disk = self.nodes[node].disk_mut();
+                    let bytes = disk.allocated_bytes();
+                    disk.set_capacity_bytes(Some(bytes));
+                    self.nodes[node].disk_is_bad = true;
+                    self.after(for_us, Event::DiskMended(node));
+                }
+            }
+            Fault::ReadOnlyDisk { node, for_us } => {
+                if node < DATA_NODES {
+                    self.nodes[node].disk_mut().set_read_only(true);
+                    self.nodes[node].disk_is_bad = true;
+                    self.after(for_us, Event::DiskMended(node));
+                }
+            }
             Fault::SlowDisk {
                 node,
                 times,
@@ -111,6 +128,39 @@ impl Simulation {
             self.nodes[node].disk_mut().set_slowness(factor);
         }
         self.slow_members_disk(node, factor);
+    }
+
+    /// Only where each block has a good copy at the other node: what nobody holds any more can't be repaired.
+    fn flip_bits(&mut self, node: usize, count: u64) {
+        let everywhere = self
+            .kvdb
+            .catalog()
+            .volumes
+            .values()
+            .all(|volume| volume.opened && volume.in_sync.len() == volume.replicas.len());
+        if node >= DATA_NODES || !everywhere {
+            return;
+        }
+        let disk = self.nodes[node].disk_mut();
+        let is_extents = |path: &&str| path.ends_with("/data") || path.ends_with("/headers");
+        let paths: Vec<String> = disk.paths().filter(is_extents).map(str::to_owned).collect();
+        for path in paths.iter().cycle().take(count as usize) {
+            disk.flip_random_bit(path);
+            self.checkers.a_bit_has_flipped();
+        }
+    }
+
+    /// The disk is well again. A process that found it failing goes on only after a restart.
+    pub(super) fn mend_disk(&mut self, node: usize) {
+        if !std::mem::take(&mut self.nodes[node].disk_is_bad) {
+            return;
+        }
+        let disk = self.nodes[node].disk_mut();
+        disk.set_capacity_bytes(None);
+        disk.set_read_only(false);
+        if self.settling.is_none() {
+            self.die(node, false, 50_000);
+        }
     }
 
     /// A disk is lost for good: only where every volume has another replica in its set, or nothing could be promised. Its

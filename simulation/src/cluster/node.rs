@@ -66,6 +66,8 @@ pub(super) struct Node {
     pub host: Option<Box<SimulatedHost>>,
     /// While no process runs.
     disk: Option<SimulatedDisk>,
+    /// Full, or read-only.
+    pub disk_is_bad: bool,
     pub clock: NodeClock,
     rate: u64,
     /// Stopped; and which pause it is.
@@ -99,6 +101,7 @@ impl Node {
             life: 0,
             host: None,
             disk: Some(SimulatedDisk::new(random.next_u64())),
+            disk_is_bad: false,
             clock: NodeClock::new(0, random.below(1000 * SECOND), rate),
             rate,
             paused: None,
@@ -125,7 +128,10 @@ impl Node {
     pub fn serves_nothing(&self, now: u64) -> bool {
         self.host.as_ref().is_some_and(|host| {
             host.status(self.clock.at(now)).iter().all(|status| {
-                matches!(status.standing, Standing::Idle | Standing::Following { .. })
+                matches!(
+                    status.standing,
+                    Standing::Idle | Standing::Following { .. } | Standing::Unable(_)
+                )
             })
         })
     }
@@ -145,6 +151,11 @@ impl Simulation {
     /// Starts a process on the node's disk, as an operator or an init system would.
     pub(super) fn start(&mut self, index: usize) {
         let now = self.schedule.now();
+        if self.nodes[index].disk_is_bad && self.nodes[index].host.is_none() {
+            // Whoever starts it is told so, and tries again.
+            self.schedule.after(SECOND / 2, Event::Start(index));
+            return;
+        }
         let node = &mut self.nodes[index];
         let Some(mut disk) = node.disk.take() else {
             return;

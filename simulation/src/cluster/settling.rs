@@ -60,6 +60,7 @@ impl Simulation {
         for index in [0, 1] {
             self.at_kvdb(super::kvdb::Event::Reachable(index));
             self.set_slowness(index, 1);
+            self.mend_disk(index);
             if let Some(pause) = self.nodes[index].paused {
                 self.resume(index, pause);
             }

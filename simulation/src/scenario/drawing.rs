@@ -94,6 +94,7 @@ impl Scenario {
             let troubles = Troubles::drawn(&mut random, world.faults_end_us);
             faults.extend(troubles.faults);
             wishes.extend(troubles.wishes);
+            add_disk_faults(&mut random, world.faults_end_us, &mut faults, &mut wishes);
             faults.sort_by_key(|planned| planned.at_us);
             wishes.sort_by_key(|planned| planned.at_us);
         }
@@ -235,6 +236,38 @@ fn draw_kvdb_faults(random: &mut Random, end: Micros) -> Vec<PlannedFault> {
     faults
 }
 
+/// One node's disk rots, fills up or fails. What only the other one holds must stay there: no disk is replaced, no loss accepted.
+fn add_disk_faults(
+    random: &mut Random,
+    end: Micros,
+    faults: &mut Vec<PlannedFault>,
+    wishes: &mut Vec<PlannedWish>,
+) {
+    if !random.chance(1, 4) {
+        return;
+    }
+    faults.retain(|planned| !matches!(planned.fault, Fault::ReplaceDisk { .. }));
+    wishes.retain(|planned| !matches!(planned.wish, Wish::DeactivateAcceptingLoss { .. }));
+    let node = random.below(2) as usize;
+    let kinds = 1 + random.below(7);
+    let every = (2 + random.below(8)) * SECOND;
+    let mut at_us = random.below(every) + SECOND;
+    while at_us < end {
+        let for_us = random.below(5 * SECOND) + 100 * MS;
+        let fault = match random.below(3) {
+            0 if kinds & 1 != 0 => Some(Fault::FlipBits {
+                node,
+                count: 1 + random.below(6),
+            }),
+            1 if kinds & 2 != 0 => Some(Fault::FullDisk { node, for_us }),
+            2 if kinds & 4 != 0 => Some(Fault::ReadOnlyDisk { node, for_us }),
+            _ => None,
+        };
+        faults.extend(fault.map(|fault| PlannedFault { at_us, fault }));
+        at_us += random.below(2 * every) + 1;
+    }
+}
+
 fn draw_wishes(random: &mut Random, end: Micros, style: Style) -> Vec<PlannedWish> {
     let mut wishes = Vec::new();
     if style == Style::Swarm && random.chance(1, 3) {
@@ -268,7 +301,7 @@ fn draw_clients(
 ) -> Vec<ClientPlan> {
     let mut clients = Vec::new();
     for (volume, plan) in volumes.iter().enumerate() {
-        for _ in 0..pick(random, &[1, 2, 2, 3]) {
+        for _ in 0..pick(random, &[1, 2, 3, 4]) {
             clients.push((
                 ClientPlan {
                     volume,
@@ -282,7 +315,13 @@ fn draw_clients(
     // So that there is something to do until the end.
     let pause = end / each.max(1);
     for (client, sectors) in &mut clients {
-        let mut node = 0;
+        let mut node = random.below(2) as usize;
+        // Who only reads is not held up by writes that wait for a lost peer: such a client sees what is stale.
+        let reads_percent = if random.chance(1, 3) {
+            100
+        } else {
+            load.reads_percent
+        };
         let (mut time, mut issued) = (0, 0);
         // Visits beyond the end don't take place; operations take at least their think time.
         while time < end && issued < each {
@@ -292,7 +331,7 @@ fn draw_clients(
             let after_us = random.below(SECOND / 2);
             let count = (1 + random.below(120)).min(each - issued);
             let operations: Vec<PlannedOperation> = (0..count)
-                .map(|_| draw_operation(random, *sectors, pause, load))
+                .map(|_| draw_operation(random, (*sectors, load.sectors_max), pause, reads_percent))
                 .collect();
             time += after_us + operations.iter().map(|one| one.after_us).sum::<Micros>();
             issued += count;
@@ -310,11 +349,11 @@ fn draw_clients(
 
 fn draw_operation(
     random: &mut Random,
-    sectors: u64,
+    (sectors, sectors_max): (u64, u64),
     pause: Micros,
-    load: &Load,
+    reads_percent: u64,
 ) -> PlannedOperation {
-    let kind = if random.chance(load.reads_percent, 100) {
+    let kind = if random.chance(reads_percent, 100) {
         Kind::Read
     } else {
         match random.below(20) {
@@ -324,7 +363,7 @@ fn draw_operation(
             _ => Kind::Write,
         }
     };
-    let mut count = 1 + random.below(load.sectors_max.min(sectors));
+    let mut count = 1 + random.below(sectors_max.min(sectors));
     let mut first = random.below(sectors);
     if random.chance(1, 2) {
         // Whole blocks.
