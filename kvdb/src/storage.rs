@@ -43,7 +43,7 @@ pub fn format<D: Disk>(disk: &mut D, folder: &str, identity: u64) -> Result<(), 
 /// The same, with a journal of another shape: a simulation sees small ones fill up.
 ///
 /// # Errors
-/// As [`format`].
+/// As [`format()`].
 pub fn format_with<D: Disk>(
     disk: &mut D,
     folder: &str,

@@ -5,7 +5,7 @@
 //!
 //! Reading order: [`state`] (what there is), [`log`], [`action`] (what can happen), [`protocol`] (when, and what it does), [`replica`]
 //! and [`catalog`] (what a replica and kvdb decide by themselves), [`properties`] (what must hold), [`mutation`] (rules broken on
-//! purpose), [`configurations`] (the bounds), [`run`].
+//! purpose), [`configurations`] (the bounds), [`mod@run`].
 //!
 //! # What is modelled
 //! Two replicas, one in each site, or four, two in each; one volume of two blocks. kvdb is atomic: one state that always has a majority
