@@ -71,6 +71,8 @@ pub enum Mutation {
     TakeTornTail,
     /// Recovery stops one group before the journal's end.
     StopRecoveryEarly,
+    /// Recovery drops what was committed before a rebase with what was in doubt then.
+    DropCommittedAtRebase,
     /// A block whose checksum is wrong is returned.
     ReturnBadBlocks,
     /// A node whose disk was replaced comes back as the same replica (I12).
@@ -79,7 +81,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 34] = [
+    pub const ALL: [Mutation; 35] = [
         Mutation::AcknowledgeBeforePeers,
         Mutation::ShrinkWithoutCommit,
         Mutation::AcknowledgeDuringShrink,
@@ -112,6 +114,7 @@ impl Mutation {
         Mutation::CheckpointBeforeCarried,
         Mutation::TakeTornTail,
         Mutation::StopRecoveryEarly,
+        Mutation::DropCommittedAtRebase,
         Mutation::ReturnBadBlocks,
         Mutation::KeepIncarnation,
     ];

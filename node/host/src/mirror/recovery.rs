@@ -209,7 +209,13 @@ impl<R> Recovering<R> {
                 }
             }
         }
-        for applied in self.durable.replay_committed(record.committed) {
+        self.replay_committed(record.committed)
+    }
+
+    /// Applies what is known as committed up to here, as far as it is not applied yet.
+    fn replay_committed(&mut self, committed: Seq) -> Result<(), String> {
+        let mirror = &mut self.mirror;
+        for applied in self.durable.replay_committed(committed) {
             let doubtful = mirror
                 .window
                 .pop_front()
@@ -223,8 +229,14 @@ impl<R> Recovering<R> {
     fn replay_change(&mut self, bytes: &Bytes) -> Result<(), String> {
         let (journalled, _) =
             decode_value::<JournalledChange>(TAG_CHANGE, bytes).map_err(|error| error.0)?;
+        check_change(&journalled.change, self.mirror.blocks)?;
+        if let Change::Rebase { committed, .. } = &journalled.change
+            && !Mutation::DropCommittedAtRebase.is_on()
+        {
+            // What was committed by then was in the extents, and so is on no map; a loss of power may have taken it from there.
+            self.replay_committed(*committed)?;
+        }
         let mirror = &mut self.mirror;
-        check_change(&journalled.change, mirror.blocks)?;
         self.durable.replay_change(&journalled.change);
         match &journalled.change {
             Change::Rebase { .. } => {
