@@ -103,7 +103,7 @@ fn the_same_seed_gives_the_same_run_to_the_last_byte() {
     };
     for seed in ["7", "8", "9"] {
         let (first, second) = (hash(seed), hash(seed));
-        assert!(first.len() > 100_000, "{} bytes", first.len());
+        assert!(first.len() > 10_000, "{} bytes", first.len());
         assert!(first == second, "seed {seed} differs between two processes");
     }
 }

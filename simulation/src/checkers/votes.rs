@@ -4,6 +4,7 @@
 //! second leader to a majority, and two leaders would commit two histories. Votes are ordered by term, then by member (openraft's
 //! `leader_id_adv`: a member may follow another one in the same term, but only a greater one), so a vote must never go back.
 //!
+//! Within a term, two answers may leave in another order than the votes in them were given; so only terms are compared here.
 //! It is checked on the wire, where a vote begins to count, and against what a member knows after a restart. A replaced disk makes
 //! another member (I12), which has given no vote yet.
 
@@ -27,7 +28,7 @@ impl Votes {
         vote: GivenVote,
     ) -> Result<(), String> {
         match self.0.insert((member, incarnation), vote) {
-            Some(before) if before > vote => Err(format!(
+            Some(before) if before.term > vote.term => Err(format!(
                 "member {member} gives {vote:?} after it had given {before:?}"
             )),
             Some(_) | None => Ok(()),
@@ -69,6 +70,6 @@ mod tests {
         votes.gives(0, Incarnation(1), vote(5, 3)).unwrap();
         assert!(votes.knows(0, Incarnation(1), 4).is_err());
         votes.gives(0, Incarnation(9), vote(1, 1)).unwrap();
-        assert!(votes.gives(0, Incarnation(1), vote(5, 1)).is_err());
+        assert!(votes.gives(0, Incarnation(1), vote(4, 1)).is_err());
     }
 }
