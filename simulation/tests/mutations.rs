@@ -37,7 +37,7 @@ fn a_rule_broken_on_purpose_is_seen_in_its_transcript() {
         }
     }
     println!("{checked} transcripts");
-    assert!(checked >= 15, "only {checked} transcripts name a mutation");
+    assert!(checked >= 5, "only {checked} transcripts name a mutation");
     assert!(
         lost.is_empty(),
         "no rule breaks any more in the transcripts of {lost:?}: write them again with `cargo run --release -p simulation --features mutations -- mutations --write simulation/scenarios --only NAME`"
