@@ -289,6 +289,11 @@ impl<R> Mirror<R> {
                     }
                 }
             },
+            // Stepping down has ended the locks, and may have ended in the middle of this request.
+            Piece::Part { .. } if !self.engine.is_serving() => {
+                let error = "this replica is not primary (any more): connect again, at the node that serves the volume";
+                self.note_error(number, &ClientError::NotServed(error.into()));
+            }
             Piece::Part { block, at, length } => {
                 let data = match source {
                     Some((offset, data)) => {
