@@ -319,14 +319,13 @@ impl Replica {
         }
     }
 
-    /// Greets replicas that may join and aren't in the set. One that is complete is first noted not to be, by commit: from the
-    /// first copied block on it must not serve, not even where the operator accepts a loss.
+    /// Greets replicas that may join and aren't in the set. What is copied over them, once
+    /// they have answered, see `on_report`.
     fn invite(&mut self, now: Time, effects: &mut Effects) {
         let Some(view) = &self.view else { return };
         if view.configuration.epoch != self.configuration.epoch {
             return;
         }
-        let complete = view.complete.clone();
         let eligible = self.eligible();
         let in_sync = self.configuration.in_sync.clone();
         let sessions = self.sessions.clone();
@@ -338,7 +337,6 @@ impl Replica {
             return;
         }
         let mut invited = Vec::new();
-        let mut complete_one = None;
         for replica in eligible
             .difference(&in_sync)
             .filter(|replica| replica.node != me.node && sessions.contains(&replica.node))
@@ -348,10 +346,6 @@ impl Replica {
                 .get(&replica.node)
                 .is_some_and(|at| now.since(*at) < JOIN_BACKOFF);
             if tried || primary.members.contains_key(&replica.node) {
-                continue;
-            }
-            if complete.contains(replica) {
-                complete_one.get_or_insert(*replica);
                 continue;
             }
             let mut member = Member::new(*replica, now);
@@ -365,10 +359,6 @@ impl Replica {
         }
         for node in invited {
             self.prepare_member(now, node, effects);
-        }
-        if let Some(replica) = complete_one {
-            let replicas = BTreeSet::from([replica]);
-            self.propose(now, ProposalKind::BeginCopy, replicas, effects);
         }
     }
 }

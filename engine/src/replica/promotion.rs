@@ -147,6 +147,8 @@ impl Replica {
             return;
         }
         let common = self.log.history().common(self.log.end(), &history, end);
+        let complete = self.view.as_ref().map(|view| view.complete.clone());
+        let complete = complete.unwrap_or_default();
         let Some(primary) = self.primary_mut() else {
             return;
         };
@@ -158,6 +160,13 @@ impl Replica {
         }
         member.heard = now;
         member.unable = false;
+        if !member.is_member_perhaps() && complete.contains(&member.replica) {
+            // It answers, so it will be copied over: that is noted by commit first, and then it is greeted again. From the first copied
+            // block on it must not serve, not even where the operator accepts a loss.
+            let replicas = BTreeSet::from([member.replica]);
+            self.propose(now, ProposalKind::BeginCopy, replicas, effects);
+            return;
+        }
         member.stage = Stage::Aligned;
         member.durable = Seq::ZERO;
         if !member.is_member_perhaps() {

@@ -261,15 +261,20 @@ fn nothing_is_copied_over_a_complete_replica_before_kvdb_has_noted_that() {
     alone.complete.insert(B);
     a.view(at(10), alone.clone());
     a.persist(at(11));
-    a.take();
     a.tick(at(200));
-    let effects = a.take();
-    let prepares = |effects: &Effects| {
+    a.take();
+    let report = || Message::Report {
+        epoch: epoch(4),
+        history: History::new(),
+        end: Seq::ZERO,
+        committed: Seq::ZERO,
+    };
+    let joins = |effects: &Effects| {
         effects.iter().any(|effect| {
             matches!(
                 effect,
                 Effect::Send {
-                    message: Message::Prepare { .. },
+                    message: Message::Join { .. },
                     ..
                 }
             )
@@ -280,12 +285,16 @@ fn nothing_is_copied_over_a_complete_replica_before_kvdb_has_noted_that() {
             matches!(effect, Effect::Propose(proposal) if proposal.kind == ProposalKind::BeginCopy)
         })
     };
-    assert!(asks(&effects) && !prepares(&effects), "{effects:?}");
-    alone.complete.remove(&B);
-    a.view(at(210), alone);
-    a.tick(at(2000));
+    a.hear(at(210), B, report());
     let effects = a.take();
-    assert!(prepares(&effects) && !asks(&effects), "{effects:?}");
+    assert!(asks(&effects) && !joins(&effects), "{effects:?}");
+    alone.complete.remove(&B);
+    a.view(at(220), alone);
+    a.tick(at(1000));
+    a.take();
+    a.hear(at(1010), B, report());
+    let effects = a.take();
+    assert!(joins(&effects) && !asks(&effects), "{effects:?}");
 }
 
 #[test]
