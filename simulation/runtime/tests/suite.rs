@@ -15,6 +15,12 @@ fn the_runtime_passes_openrafts_own_suite() {
     Suite::<SimulatedRuntime>::test_all();
 }
 
+/// A timer of virtual time: due when the executor is told that so much has passed.
+async fn reach(moment: Duration) {
+    let never = std::future::pending::<()>();
+    assert!(SimulatedRuntime::timeout(moment, never).await.is_err());
+}
+
 /// In which order ten tasks ran that were all ready, and what they drew.
 fn orders(seed: u64) -> Vec<(u64, u64)> {
     use rand_core::Rng as _;
@@ -23,7 +29,7 @@ fn orders(seed: u64) -> Vec<(u64, u64)> {
     for number in 0..10 {
         let ran = Arc::clone(&ran);
         executor.spawn(async move {
-            SimulatedRuntime::sleep(Duration::from_millis(5)).await;
+            reach(Duration::from_millis(5)).await;
             let drawn = SimulatedRuntime::thread_rng().next_u64();
             ran.lock().unwrap().push((number, drawn));
         });
@@ -48,7 +54,7 @@ fn time_is_what_is_told_and_a_timer_is_due_at_its_moment() {
     let woken = Arc::new(Mutex::new(None));
     let seen = Arc::clone(&woken);
     executor.spawn(async move {
-        SimulatedRuntime::sleep(Duration::from_nanos(500)).await;
+        reach(Duration::from_nanos(500)).await;
         *seen.lock().unwrap() = Some(Moment::now().0);
     });
     executor.run(1_000);
@@ -80,7 +86,7 @@ fn an_ended_process_drops_everything_and_begins_nothing() {
     let parting = Parting(Arc::clone(&said));
     executor.spawn(async move {
         let _parting = parting;
-        SimulatedRuntime::sleep(Duration::from_secs(1)).await;
+        reach(Duration::from_secs(1)).await;
     });
     executor.run(0);
     executor.end();

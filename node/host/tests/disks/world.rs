@@ -6,12 +6,11 @@ use isthmus_catalog::{
     RequestId, VolumePolicy, VolumeRecord,
 };
 use isthmus_engine::{
-    BLOCK_BYTES, DomainId, Incarnation, NodeId, Proposal, ProposalKind, ReplicaId, Settings, Time,
-    VolumeId,
+    BLOCK_BYTES, DomainId, Incarnation, NodeId, ReplicaId, Settings, Time, VolumeId,
 };
 use isthmus_host::{
     ClientError, ClientRequest, Host, Identity, Lane, Outcome, OutgoingFrame, Outputs, ScrubPace,
-    VolumeStatus,
+    VolumeStatus, command_of,
 };
 use isthmus_journal::Shape;
 use isthmus_simulated_disk::SimulatedDisk;
@@ -258,7 +257,7 @@ impl World {
             self.take(index, outputs);
         }
         for (volume, proposal) in outputs.proposals {
-            let command = command(volume, &proposal, me(index));
+            let command = command_of(volume, me(index), &proposal);
             let refused = matches!(self.apply(command), Answer::Refused(_));
             let (now, mut outputs) = (Time(self.now), Outputs::default());
             self.host(index)
@@ -468,49 +467,5 @@ fn form() -> Command {
             domain(3, "witness", DomainRole::Witness),
         ],
         nodes: vec![node(1), node(2), node(3)],
-    }
-}
-
-fn command(volume: VolumeId, proposal: &Proposal, primary: ReplicaId) -> Command {
-    let epoch = proposal.epoch;
-    match proposal.kind {
-        ProposalKind::Promote => Command::Promote {
-            volume,
-            expected: epoch,
-            candidate: primary,
-        },
-        ProposalKind::Opened => Command::Opened {
-            volume,
-            epoch,
-            primary,
-        },
-        ProposalKind::Shrink => Command::Shrink {
-            volume,
-            epoch,
-            primary,
-            leaving: proposal.replicas.clone(),
-        },
-        ProposalKind::Grow => Command::Grow {
-            volume,
-            epoch,
-            primary,
-            joining: *proposal.replicas.first().unwrap(),
-        },
-        ProposalKind::BeginCopy => Command::BeginCopy {
-            volume,
-            epoch,
-            primary,
-            joining: *proposal.replicas.first().unwrap(),
-        },
-        ProposalKind::Renew => Command::Renew {
-            volume,
-            epoch,
-            primary,
-        },
-        ProposalKind::Release => Command::Release {
-            volume,
-            epoch,
-            primary,
-        },
     }
 }

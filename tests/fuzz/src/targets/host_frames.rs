@@ -7,10 +7,8 @@
 
 use bytes::Bytes;
 use isthmus_catalog::{Catalog, Cause, Command, Request, RequestId};
-use isthmus_engine::{
-    Incarnation, NodeId, Proposal, ProposalKind, ReplicaId, Settings, Time, VolumeId,
-};
-use isthmus_host::{ClientRequest, Host, Identity, Lane, Outcome, Outputs};
+use isthmus_engine::{Incarnation, NodeId, ReplicaId, Settings, Time, VolumeId};
+use isthmus_host::{ClientRequest, Host, Identity, Lane, Outcome, Outputs, command_of};
 use isthmus_journal::Shape;
 use std::sync::Arc;
 use std::time::Duration;
@@ -268,7 +266,7 @@ impl Recording {
                 .iter()
                 .any(|(_, outcome)| matches!(outcome, Outcome::Attached));
             for (_, proposal) in outputs.proposals {
-                let done = self.apply(command(me(index), proposal));
+                let done = self.apply(command_of(VOLUME, me(index), &proposal));
                 let newest = self.tale.catalogs.len() as u32 - 1;
                 let mut next = |index, tag, place| {
                     let bytes = Vec::new();
@@ -338,55 +336,6 @@ pub(super) fn disks(number: u64) -> (Arc<Catalog>, [MemoryDisk; 2]) {
     let Recording { lives, tale, .. } = Recording::record(number);
     let newest = tale.catalogs.last().cloned().unwrap_or_default();
     (newest, lives.map(|life| life.host.into_disk()))
-}
-
-fn command(primary: ReplicaId, proposal: Proposal) -> Command {
-    let Proposal {
-        kind,
-        epoch,
-        replicas,
-    } = proposal;
-    let volume = VOLUME;
-    match kind {
-        ProposalKind::Promote => Command::Promote {
-            volume,
-            expected: epoch,
-            candidate: primary,
-        },
-        ProposalKind::Opened => Command::Opened {
-            volume,
-            epoch,
-            primary,
-        },
-        ProposalKind::Shrink => Command::Shrink {
-            volume,
-            epoch,
-            primary,
-            leaving: replicas,
-        },
-        ProposalKind::BeginCopy => Command::BeginCopy {
-            volume,
-            epoch,
-            primary,
-            joining: *replicas.first().expect("a copy names who is copied to"),
-        },
-        ProposalKind::Grow => Command::Grow {
-            volume,
-            epoch,
-            primary,
-            joining: *replicas.first().expect("a growth names who joins"),
-        },
-        ProposalKind::Renew => Command::Renew {
-            volume,
-            epoch,
-            primary,
-        },
-        ProposalKind::Release => Command::Release {
-            volume,
-            epoch,
-            primary,
-        },
-    }
 }
 
 /// `Host::on_frame`, and the start after it.
