@@ -121,7 +121,34 @@ impl Replica {
         member.stage = Stage::Prepared;
         member.prepared = now;
         self.shrink(now, effects);
+        // One that has lost its records waits for that, too: until then an accepted loss could put it into service.
+        self.note_copy_first(now, from, effects);
         self.drop_joiners(now, effects);
+    }
+
+    /// A joiner has answered, so it will be copied over: from the first copied block on it must not serve, not even where the operator
+    /// accepts a loss. If it is complete yet, kvdb is asked to note that it is not (and the joiner is greeted again later): returns
+    /// whether that is so.
+    pub(super) fn note_copy_first(
+        &mut self,
+        now: Time,
+        joiner: NodeId,
+        effects: &mut Effects,
+    ) -> bool {
+        let (Some(view), Role::Primary(primary)) = (&self.view, &self.role) else {
+            return false;
+        };
+        let member = primary.members.get(&joiner);
+        let Some(replica) = member
+            .filter(|member| !member.is_member_perhaps())
+            .map(|member| member.replica)
+            .filter(|replica| view.complete.contains(replica))
+        else {
+            return false;
+        };
+        let replicas = BTreeSet::from([replica]);
+        self.propose(now, ProposalKind::BeginCopy, replicas, effects);
+        true
     }
 
     /// A joiner says that it has copied everything.
@@ -319,8 +346,8 @@ impl Replica {
         }
     }
 
-    /// Greets replicas that may join and aren't in the set. What is copied over them, once
-    /// they have answered, see `on_report`.
+    /// Greets replicas that may join and aren't in the set. What has to be noted before they are copied over:
+    /// see `note_copy_first`.
     fn invite(&mut self, now: Time, effects: &mut Effects) {
         let Some(view) = &self.view else { return };
         if view.configuration.epoch != self.configuration.epoch {

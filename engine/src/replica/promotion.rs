@@ -147,8 +147,6 @@ impl Replica {
             return;
         }
         let common = self.log.history().common(self.log.end(), &history, end);
-        let complete = self.view.as_ref().map(|view| view.complete.clone());
-        let complete = complete.unwrap_or_default();
         let Some(primary) = self.primary_mut() else {
             return;
         };
@@ -160,13 +158,15 @@ impl Replica {
         }
         member.heard = now;
         member.unable = false;
-        if !member.is_member_perhaps() && complete.contains(&member.replica) {
-            // It answers, so it will be copied over: that is noted by commit first, and then it is greeted again. From the first copied
-            // block on it must not serve, not even where the operator accepts a loss.
-            let replicas = BTreeSet::from([member.replica]);
-            self.propose(now, ProposalKind::BeginCopy, replicas, effects);
+        if self.note_copy_first(now, from, effects) {
             return;
         }
+        let Some(member) = self
+            .primary_mut()
+            .and_then(|primary| primary.members.get_mut(&from))
+        else {
+            return;
+        };
         member.stage = Stage::Aligned;
         member.durable = Seq::ZERO;
         if !member.is_member_perhaps() {

@@ -1,5 +1,6 @@
 //! The host: the volumes of one node, their journal, and the loop that lets them go on. How they are found at a start: `opening`.
 
+mod closed;
 mod opening;
 
 use crate::mirror::{Context, Mirror, Recovering};
@@ -7,6 +8,7 @@ use crate::output::{ClientError, ClientRequest, Lane, Outcome, Outputs};
 use crate::status::{FaultKind, VolumeStatus};
 use crate::wire::Malformed;
 use bytes::Bytes;
+use closed::answer_for_closed;
 use isthmus_catalog::{Catalog, DomainState, Handover, OnPeerLoss, VolumeRecord};
 use isthmus_engine::{
     Configuration, Incarnation, NodeId, ReplicaId, Settings, Time, View, VolumeId,
@@ -360,8 +362,11 @@ impl<D: Disk, R> Host<D, R> {
     ) -> Result<(), Malformed> {
         match self.mirrors.get_mut(&volume) {
             Some(mirror) => mirror.on_frame(context!(self, now, outputs), from, lane, frame),
-            // Not made yet, or gone already.
-            None => Ok(()),
+            None => match self.closed.get(&volume) {
+                Some(reason) => answer_for_closed(volume, reason, from, lane, frame, outputs),
+                // Not made yet, or gone already.
+                None => Ok(()),
+            },
         }
     }
 
