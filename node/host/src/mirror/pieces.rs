@@ -2,6 +2,7 @@
 
 use crate::output::ClientRequest;
 use isthmus_engine::{BLOCK_BYTES, BlockRange};
+use std::ops::Deref;
 
 /// A piece of a request: whole blocks, or a part of one.
 pub(super) enum Piece {
@@ -60,25 +61,54 @@ pub(super) fn changes(request: &ClientRequest) -> bool {
     )
 }
 
-/// The blocks that a request gives new content, so that they need space.
-pub(super) fn written(request: &ClientRequest) -> Vec<BlockRange> {
-    let whole = |piece: Piece| match piece {
-        Piece::Blocks(range) => range,
-        Piece::Part { block, .. } => BlockRange::new(block, 1),
-    };
+/// At most two ranges of blocks, without an allocation: every write asks for them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Written {
+    ranges: [BlockRange; 2],
+    count: usize,
+}
+
+impl Written {
+    fn of(ranges: impl Iterator<Item = BlockRange>) -> Written {
+        let mut written = Written {
+            ranges: [BlockRange::new(0, 0); 2],
+            count: 0,
+        };
+        for range in ranges {
+            written.ranges[written.count] = range;
+            written.count += 1;
+        }
+        written
+    }
+}
+
+impl Deref for Written {
+    type Target = [BlockRange];
+
+    fn deref(&self) -> &[BlockRange] {
+        &self.ranges[..self.count]
+    }
+}
+
+/// The blocks that a request gives new content, so that they need space: all of a write's, and those that zeroing covers in part.
+pub(super) fn written(request: &ClientRequest) -> Written {
     match request {
-        ClientRequest::Write { offset, data } => pieces(*offset, data.len() as u64)
-            .into_iter()
-            .map(whole)
-            .collect(),
-        ClientRequest::Zero { offset, length } => pieces(*offset, *length)
-            .into_iter()
-            .filter(|piece| matches!(piece, Piece::Part { .. }))
-            .map(whole)
-            .collect(),
-        ClientRequest::Read { .. }
+        ClientRequest::Write { offset, data } if !data.is_empty() => {
+            let start = offset / BLOCK_BYTES;
+            let end = (offset + data.len() as u64).div_ceil(BLOCK_BYTES);
+            Written::of(std::iter::once(BlockRange::new(start, end - start)))
+        }
+        ClientRequest::Zero { offset, length } => {
+            let parts = pieces(*offset, *length).into_iter();
+            Written::of(parts.filter_map(|piece| match piece {
+                Piece::Part { block, .. } => Some(BlockRange::new(block, 1)),
+                Piece::Blocks(_) => None,
+            }))
+        }
+        ClientRequest::Write { .. }
+        | ClientRequest::Read { .. }
         | ClientRequest::Trim { .. }
         | ClientRequest::Flush
-        | ClientRequest::Status { .. } => Vec::new(),
+        | ClientRequest::Status { .. } => Written::of(std::iter::empty()),
     }
 }
