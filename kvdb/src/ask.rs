@@ -3,7 +3,7 @@
 use isthmus_catalog::{Answer, Catalog, Request};
 use isthmus_engine::NodeId;
 use openraft::ReadPolicy;
-use openraft::errors::{ClientWriteError, ForwardToLeader, LinearizableReadError, RaftError};
+use openraft::errors::{ClientWriteError, Fatal, ForwardToLeader, LinearizableReadError, RaftError};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -83,17 +83,13 @@ impl<R: Runtime> Shared<R> {
         let deadline = runtime::now::<R>() + within;
         let mut changes = self.raft.metrics();
         loop {
-            let stopped = changes
-                .borrow_and_update()
-                .running_state
-                .as_ref()
-                .err()
-                .map(ToString::to_string);
-            if let Some(reason) = stopped {
-                return self
-                    .ask_others_once(&question, deadline)
-                    .await
-                    .ok_or(KvdbError::Stopped(reason));
+            let stopped = changes.borrow_and_update().running_state.clone().err();
+            if let Some(fatal) = stopped {
+                let answered = match fatal {
+                    Fatal::Stopped => None,
+                    _ => self.ask_others(&question, deadline).await,
+                };
+                return answered.ok_or(KvdbError::Stopped(fatal.to_string()));
             }
             let last = match self.attempt(&question, deadline).await {
                 Ok(reply) => return Ok(reply),
@@ -108,16 +104,22 @@ impl<R: Runtime> Shared<R> {
         }
     }
 
-    /// kvdb has stopped on this node, mostly because its disk failed. What the node gives up then (its primary's rights) is to be
-    /// noted all the same; a read would wait for this node's own copy, which stays where it is.
-    async fn ask_others_once(
-        &self,
-        question: &Question,
-        deadline: InstantOf<R>,
-    ) -> Option<Reply<R>> {
-        match question {
-            Question::Propose(_) => self.attempt(question, deadline).await.ok(),
-            Question::ReadIndex => None,
+    /// kvdb has failed on this node, mostly because its disk failed. What the node gives up then (its primary's rights) is to be
+    /// noted all the same, also when the others first have to elect a leader in its place; a read would wait for this node's own copy,
+    /// which stays where it is.
+    async fn ask_others(&self, question: &Question, deadline: InstantOf<R>) -> Option<Reply<R>> {
+        if !matches!(question, Question::Propose(_)) {
+            return None;
+        }
+        loop {
+            if let Ok(reply) = self.attempt(question, deadline).await {
+                return Some(reply);
+            }
+            let left = deadline.saturating_duration_since(runtime::now::<R>());
+            if left.is_zero() {
+                return None;
+            }
+            runtime::sleep::<R>(left.min(ATTEMPT_PAUSE)).await;
         }
     }
 
