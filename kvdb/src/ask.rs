@@ -3,7 +3,9 @@
 use isthmus_catalog::{Answer, Catalog, Request};
 use isthmus_engine::NodeId;
 use openraft::ReadPolicy;
-use openraft::errors::{ClientWriteError, Fatal, ForwardToLeader, LinearizableReadError, RaftError};
+use openraft::errors::{
+    ClientWriteError, Fatal, ForwardToLeader, LinearizableReadError, RaftError,
+};
 use std::sync::Arc;
 use std::time::Duration;
 
