@@ -128,6 +128,8 @@ pub trait Disk {
 
     /// Starts an operation. Its completion comes by [`Disk::completed`], in any order with others.
     fn submit(&mut self, id: OpId, op: DiskOp) -> Result<(), DiskBusy>;
+    /// Something waits for a write that is not durable: if that was kept back, to be done together with others, it is to be done now.
+    fn hurry(&mut self) {}
     /// Appends the operations that have completed since the last call.
     fn completed(&mut self, out: &mut Vec<(OpId, io::Result<Done>)>);
 }

@@ -6,6 +6,7 @@
 mod api;
 mod clock;
 mod cluster;
+mod data_thread;
 mod domains;
 mod logging;
 mod membership;

@@ -1,11 +1,11 @@
-//! The data path of a data node: the host on its own thread, its way to kvdb and to peers, and the NBD exports.
+//! The data path of a data node: the host's loop, its way to kvdb and to peers, and the NBD exports.
 //!
-//! Modules in reading order: `inputs` (everything that reaches the host's thread), `host_thread` (its loop), `outputs` (what it
+//! Modules in reading order: `inputs` (everything that reaches the host), `host_loop` (its loop), `outputs` (what it
 //! wants done outside), `questions` (kvdb), `detour` (kvdb by a peer), `exports` (NBD), `report` (what it says about itself).
 
 pub mod detour;
 mod exports;
-mod host_thread;
+mod host_loop;
 mod inputs;
 mod outputs;
 mod questions;
@@ -18,7 +18,7 @@ use crate::store::Store;
 use anyhow::Context;
 use bytes::Bytes;
 use exports::NodeExports;
-use host_thread::HostThread;
+use host_loop::HostLoop;
 use inputs::{Input, Inputs};
 use isthmus_config::Config;
 use isthmus_disk::FileDisk;
@@ -29,11 +29,13 @@ use isthmus_kvdb::{Detour, Kvdb};
 use isthmus_nbd::{Address, Limits, Server};
 use isthmus_transport::{Lane, SessionId};
 use parking_lot::Mutex;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
 use std::time::Duration;
 use tokio::runtime::Handle;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 /// How long the volumes get to be released when the node stops.
 const STOP_WITHIN: Duration = Duration::from_secs(3);
@@ -42,14 +44,16 @@ const STOP_WITHIN: Duration = Duration::from_secs(3);
 pub struct Replicas {
     inputs: Inputs,
     server: Mutex<Option<Server>>,
-    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+    living: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// The data directory, opened, before anything in it is read.
 pub struct OpenDirectory {
     disk: FileDisk,
+    /// Becomes readable as the disk completes what it does without threads.
+    completions: Option<OwnedFd>,
     inputs: Inputs,
-    receiver: Receiver<Input>,
+    receiver: UnboundedReceiver<Input>,
 }
 
 impl OpenDirectory {
@@ -60,10 +64,16 @@ impl OpenDirectory {
     pub fn open(config: &Config) -> anyhow::Result<OpenDirectory> {
         let (inputs, receiver) = inputs::channel();
         let waker = inputs.clone();
-        let disk = FileDisk::open(&config.data_dir, Arc::new(move || waker.send(Input::Disk)))
+        let mut disk = FileDisk::open(&config.data_dir, Arc::new(move || waker.send(Input::Disk)))
             .with_context(|| format!("can't use {}", config.data_dir.display()))?;
+        disk.keep_writes_back();
+        let completions = disk.do_without_threads();
+        if let Err(error) = &completions {
+            tracing::info!(%error, "no io_uring here: durable writes go by threads, which takes more time and CPU");
+        }
         Ok(OpenDirectory {
             disk,
+            completions: completions.ok(),
             inputs,
             receiver,
         })
@@ -71,7 +81,7 @@ impl OpenDirectory {
 }
 
 impl Replicas {
-    /// Opens the replicas in the data directory (which recovers them), and starts to offer them over NBD.
+    /// Opens the replicas in the data directory (which recovers them), and starts to offer them over NBD. What moves bytes runs on `data`.
     ///
     /// # Errors
     /// One line for the operator.
@@ -81,9 +91,11 @@ impl Replicas {
         store: &Store,
         kvdb: &Kvdb,
         outlet: &Outlet,
+        data: &Handle,
     ) -> anyhow::Result<Replicas> {
         let OpenDirectory {
             disk,
+            completions,
             inputs,
             receiver,
         } = directory;
@@ -116,7 +128,7 @@ impl Replicas {
             .filter(|peer| *peer != store.node);
         let bypass = Arc::new(outlet.clone());
         let detour = Detour::new(kvdb.clone(), bypass, peers.collect());
-        let thread = HostThread::new(
+        let host_loop = HostLoop::new(
             host,
             receiver,
             inputs.clone(),
@@ -125,24 +137,25 @@ impl Replicas {
             detour.clone(),
             Handle::current(),
         );
-        let thread = std::thread::Builder::new()
-            .name("host".into())
-            .spawn(move || thread.live())?;
+        let living = data.spawn(host_loop.live(completions));
         questions::follow_catalog(kvdb.clone(), *store, inputs.clone());
         detour::follow(detour, *store, inputs.clone());
         let server = match config.listen.nbd {
             None => None,
             Some(address) => {
                 let exports = Arc::new(NodeExports::new(kvdb.clone(), store.node, inputs.clone()));
-                let server =
-                    Server::start(&[Address::Tcp(address)], exports, Limits::default()).await;
+                let server = data
+                    .spawn(async move {
+                        Server::start(&[Address::Tcp(address)], exports, Limits::default()).await
+                    })
+                    .await?;
                 Some(server.with_context(|| format!("can't listen for NBD clients on {address}: is another program using the port?"))?)
             }
         };
         Ok(Replicas {
             inputs,
             server: Mutex::new(server),
-            thread: Mutex::new(Some(thread)),
+            living: Mutex::new(Some(living)),
         })
     }
 }
@@ -182,14 +195,13 @@ impl DataPath for Replicas {
                 within: STOP_WITHIN,
                 stopped,
             });
-            // An error means that the thread has ended already.
+            // An error means that the loop has ended already.
             let _ = end.await;
-            let thread = self.thread.lock().take();
-            if let Some(thread) = thread {
-                let joined = tokio::task::spawn_blocking(move || thread.join()).await;
-                if !matches!(joined, Ok(Ok(()))) {
-                    tracing::error!("the host's thread ended badly");
-                }
+            let living = self.living.lock().take();
+            if let Some(living) = living
+                && let Err(error) = living.await
+            {
+                tracing::error!(%error, "the host's loop ended badly");
             }
         })
     }

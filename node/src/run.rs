@@ -6,6 +6,7 @@
 use crate::api::access::now_ms;
 use crate::api::{routes, server};
 use crate::cluster::{Cluster, OwnState};
+use crate::data_thread::DataThread;
 use crate::domains::driver::{self, UpdatesWaiting};
 use crate::peers::{KvdbPeers, Outlet, Switchboard};
 use crate::replicas::{OpenDirectory, Replicas};
@@ -48,10 +49,11 @@ async fn live(config: &Config, mut store: Store) -> anyhow::Result<()> {
         signal(SignalKind::interrupt())?,
     );
     let api = server::listen(config.listen.api).await?;
+    let data = DataThread::start()?;
     let outlet = Outlet::default();
     let directory = OpenDirectory::open(config)?;
     let kvdb = start_kvdb(config, &mut store, &outlet).await?;
-    let data_path = start_data_path(config, directory, &store, &kvdb, &outlet).await?;
+    let data_path = start_data_path(config, directory, &store, &kvdb, &outlet, &data).await?;
     let waiting = UpdatesWaiting::default();
     let own = Arc::new(OwnState {
         name: config.node.clone(),
@@ -61,7 +63,7 @@ async fn live(config: &Config, mut store: Store) -> anyhow::Result<()> {
         data_path: Arc::clone(&data_path),
         waiting: waiting.clone(),
     });
-    let transport = start_transport(config, &kvdb, &data_path, &own)?;
+    let transport = start_transport(config, &kvdb, &data_path, &own, &data)?;
     outlet.open(Arc::clone(&transport));
     tracing::info!(node = config.node, incarnation = %store.incarnation, starts = starts_counted(store.starts), "node is up");
 
@@ -106,6 +108,7 @@ async fn live(config: &Config, mut store: Store) -> anyhow::Result<()> {
     let stopped = Arc::clone(&transport);
     tokio::task::spawn_blocking(move || stopped.stop()).await?;
     kvdb.stop().await;
+    data.stop();
     ended
 }
 
@@ -158,9 +161,12 @@ async fn start_data_path(
     store: &Store,
     kvdb: &Kvdb,
     outlet: &Outlet,
+    data: &DataThread,
 ) -> anyhow::Result<Arc<dyn DataPath>> {
     Ok(match config.domain_of(config.this_member()).role {
-        Role::Data => Arc::new(Replicas::start(config, directory, store, kvdb, outlet).await?),
+        Role::Data => {
+            Arc::new(Replicas::start(config, directory, store, kvdb, outlet, data.handle()).await?)
+        }
         Role::Witness => Arc::new(NoReplicas::new(kvdb.clone())),
     })
 }
@@ -170,6 +176,7 @@ fn start_transport(
     kvdb: &Kvdb,
     data_path: &Arc<dyn DataPath>,
     own: &Arc<OwnState>,
+    data: &DataThread,
 ) -> anyhow::Result<Arc<Transport>> {
     let certificates = CertificateFiles {
         authority: config.tls.authority.clone(),
@@ -189,7 +196,11 @@ fn start_transport(
         own: Arc::clone(own),
         runtime: tokio::runtime::Handle::current(),
     };
-    Ok(Arc::new(Transport::start(settings, Arc::new(switchboard))?))
+    Ok(Arc::new(Transport::start_on(
+        settings,
+        Arc::new(switchboard),
+        data.handle(),
+    )?))
 }
 
 fn start_api(

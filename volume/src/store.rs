@@ -158,6 +158,8 @@ pub struct VolumeStore {
     changes: BTreeSet<u64>,
     checkpoints: Checkpoints,
     jobs: BTreeMap<OpId, Job>,
+    /// A read waits for a write that the disk has or gets.
+    hurried: bool,
     /// Operations that the disk has not taken yet.
     outbox: VecDeque<(OpId, DiskOp)>,
     events: Vec<StoreEvent>,
@@ -195,6 +197,9 @@ impl VolumeStore {
                 break;
             }
             self.outbox.pop_front();
+        }
+        if std::mem::take(&mut self.hurried) {
+            disk.hurry();
         }
         self.headers
             .evict(|extent| self.active.contains_key(&extent));

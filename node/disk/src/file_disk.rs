@@ -2,6 +2,7 @@
 
 use crate::folders;
 use crate::open_file::{Attempt, OpenFile, reserve_space, write_zeroes};
+use crate::ring::{Collected, Ring};
 use crate::workers::{Completion, Completions, Job, Work, Workers};
 use bytes::Bytes;
 use isthmus_journal::{Disk, DiskBusy, DiskOp, Done, FileId, OpId};
@@ -9,6 +10,7 @@ use rustix::fs::{Advice, fadvise};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -24,6 +26,10 @@ const INLINE_BYTES_MAX: usize = 256 << 10;
 /// Reserved files up to this length are filled with real zeroes, so that later writes change no metadata and a durable
 /// one is a single device write. Longer ones are allocated only: filling them would take too long.
 const ZERO_FILL_BYTES_MAX: u64 = 1 << 30;
+
+/// Writes kept back at most, and their bytes.
+const KEPT_BACK_MAX: usize = 32;
+const KEPT_BACK_BYTES_MAX: usize = 256 << 10;
 
 /// Reads that miss the page cache and wait at the same time.
 const READERS: usize = 4;
@@ -47,6 +53,11 @@ pub struct FileDisk {
     writers: Workers,
     syncers: Workers,
     durable_writers: Workers,
+    /// Takes durable writes instead of a worker, where it can.
+    ring: Option<Ring>,
+    keeps_back: bool,
+    kept_back: Vec<Job>,
+    kept_back_bytes: usize,
 }
 
 impl FileDisk {
@@ -67,12 +78,101 @@ impl FileDisk {
             file_next: 1,
             operations_in_flight: 0,
             bytes_in_flight: 0,
-            readers: Workers::start("disk-read", READERS, &completions)?,
-            writers: Workers::start("disk-write", WRITERS, &completions)?,
-            syncers: Workers::start("disk-sync", SYNCERS, &completions)?,
-            durable_writers: Workers::start("disk-durable", DURABLE_WRITERS, &completions)?,
+            readers: Workers::start("disk-read", READERS, 1, &completions)?,
+            writers: Workers::start("disk-write", WRITERS, KEPT_BACK_MAX, &completions)?,
+            syncers: Workers::start("disk-sync", SYNCERS, 1, &completions)?,
+            durable_writers: Workers::start("disk-durable", DURABLE_WRITERS, 1, &completions)?,
             completions,
+            ring: None,
+            keeps_back: false,
+            kept_back: Vec::new(),
+            kept_back_bytes: 0,
         })
+    }
+
+    /// Has durable writes done without threads from now on, where the kernel lets it: gives a descriptor that becomes readable as they
+    /// complete, of which the waker says nothing. They are begun by [`FileDisk::start`]. To be called at most once; the disk must then
+    /// be used by one thread, as long as that lives.
+    ///
+    /// # Errors
+    /// Why there is no `io_uring` for this process (containers often forbid it): nothing has changed then.
+    pub fn do_without_threads(&mut self) -> io::Result<OwnedFd> {
+        let ring = Ring::new()?;
+        let descriptor = ring.as_fd().try_clone_to_owned()?;
+        self.ring = Some(ring);
+        Ok(descriptor)
+    }
+
+    /// Whether [`FileDisk::start`] has something to do.
+    pub fn is_to_start(&mut self) -> bool {
+        self.ring.as_mut().is_some_and(Ring::is_to_start)
+    }
+
+    /// Begins the durable writes that were submitted. It may take a while (a device that is told costs a virtual machine some 60 us), so
+    /// whoever has something to send does that first.
+    pub fn start(&mut self) {
+        if let Some(ring) = &mut self.ring {
+            ring.start();
+        }
+    }
+
+    /// Keeps writes that need not be durable back from now on, until there are some, or [`Disk::hurry`] is called: to wake a thread
+    /// costs more than such a write, and nobody waits for it.
+    pub fn keep_writes_back(&mut self) {
+        self.keeps_back = true;
+    }
+
+    /// Whether writes are kept back.
+    #[must_use]
+    pub fn has_kept_back(&self) -> bool {
+        !self.kept_back.is_empty()
+    }
+
+    fn keep_back(&mut self, job: Job) {
+        self.kept_back_bytes += job.bytes;
+        self.kept_back.push(job);
+        if self.kept_back.len() >= KEPT_BACK_MAX || self.kept_back_bytes >= KEPT_BACK_BYTES_MAX {
+            self.hurry();
+        }
+    }
+
+    fn hand_to_worker(&self, job: Job) {
+        self.workers_for(&job.work).push([job]);
+    }
+
+    fn hand_over(&mut self, job: Job) {
+        if self.keeps_back && matches!(job.work, Work::Write { .. }) {
+            return self.keep_back(job);
+        }
+        if matches!(job.work, Work::Sync | Work::Punch { .. }) {
+            self.hurry();
+        }
+        let refused = match (&mut self.ring, job) {
+            (
+                Some(ring),
+                Job {
+                    id,
+                    bytes,
+                    file,
+                    work: Work::WriteDurably { offset, parts },
+                },
+            ) => ring.write(id, bytes, file, offset, parts).err(),
+            (_, job) => Some(job),
+        };
+        if let Some(job) = refused {
+            self.hand_to_worker(job);
+        }
+    }
+
+    fn account(&mut self, completion: Completion, out: &mut Vec<(OpId, io::Result<Done>)>) {
+        assert!(
+            self.operations_in_flight > 0,
+            "{:?} completed, but none is in flight",
+            completion.id
+        );
+        self.operations_in_flight -= 1;
+        self.bytes_in_flight -= completion.bytes;
+        out.push((completion.id, completion.result));
     }
 
     fn file(&self, file: FileId) -> io::Result<&Arc<OpenFile>> {
@@ -215,7 +315,7 @@ impl Disk for FileDisk {
             .cloned()
             .and_then(|open| Ok((FileDisk::attempt(&open, op)?, open)));
         match attempt {
-            Ok((Err(work), file)) => self.workers_for(&work).push(Job {
+            Ok((Err(work), file)) => self.hand_over(Job {
                 id,
                 bytes,
                 file,
@@ -235,16 +335,24 @@ impl Disk for FileDisk {
         Ok(())
     }
 
+    fn hurry(&mut self) {
+        self.kept_back_bytes = 0;
+        self.writers.push(self.kept_back.drain(..));
+    }
+
     fn completed(&mut self, out: &mut Vec<(OpId, io::Result<Done>)>) {
+        let mut collected = Vec::new();
+        if let Some(ring) = &mut self.ring {
+            ring.collect(|write| collected.push(write));
+        }
+        for write in collected {
+            match write {
+                Collected::Over(completion) => self.account(completion, out),
+                Collected::ForWorker(job) => self.hand_to_worker(job),
+            }
+        }
         for completion in self.completions.take() {
-            assert!(
-                self.operations_in_flight > 0,
-                "{:?} completed, but none is in flight",
-                completion.id
-            );
-            self.operations_in_flight -= 1;
-            self.bytes_in_flight -= completion.bytes;
-            out.push((completion.id, completion.result));
+            self.account(completion, out);
         }
     }
 }

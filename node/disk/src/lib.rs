@@ -6,13 +6,14 @@
 //! their own, so that a long sync holds up neither a read nor the journal.
 //!
 //! Reading order: [`file_disk`] (the seam), `open_file` (what is done to one file), `workers` (who does it),
-//! `folders` (names, and how they are made durable), `aligned`, [`lock`].
+//! `ring` (durable writes without a thread), `folders` (names, and how they are made durable), `aligned`, [`lock`].
 
 mod aligned;
 pub mod file_disk;
 mod folders;
 pub mod lock;
 mod open_file;
+mod ring;
 mod workers;
 
 pub use file_disk::FileDisk;

@@ -170,9 +170,9 @@ impl OpenFile {
         buffer: &mut AlignedBuffer,
     ) -> io::Result<()> {
         self.check_syncs()?;
-        let completed_before = self.changed.load(Ordering::SeqCst);
+        let completed_before = self.changed();
         if self.write_direct(offset, parts, buffer)? {
-            if self.synced.load(Ordering::SeqCst) < completed_before {
+            if !self.is_synced(completed_before) {
                 self.sync()?;
             }
             return self.check_syncs();
@@ -181,7 +181,19 @@ impl OpenFile {
         self.sync()
     }
 
-    /// A direct, synced write, where file system, offset and length allow one; false where they don't.
+    /// The file for direct, synced writes, where file system, offset and length allow one.
+    pub(crate) fn direct_for(&self, offset: u64, length: usize) -> Option<&File> {
+        let aligned = offset.is_multiple_of(ALIGNMENT as u64) && length.is_multiple_of(ALIGNMENT);
+        let works = self.direct_works.load(Ordering::Relaxed);
+        self.direct.as_ref().filter(|_| aligned && works)
+    }
+
+    /// The file system refuses direct writes for their form.
+    pub(crate) fn give_direct_up(&self) {
+        self.direct_works.store(false, Ordering::Relaxed);
+    }
+
+    /// A direct, synced write, where one is possible; false where it isn't.
     fn write_direct(
         &self,
         offset: u64,
@@ -189,27 +201,33 @@ impl OpenFile {
         buffer: &mut AlignedBuffer,
     ) -> io::Result<bool> {
         let length: usize = parts.iter().map(Bytes::len).sum();
-        let aligned = offset.is_multiple_of(ALIGNMENT as u64) && length.is_multiple_of(ALIGNMENT);
-        let Some(direct) = &self.direct else {
+        let Some(direct) = self.direct_for(offset, length) else {
             return Ok(false);
         };
-        if !aligned || !self.direct_works.load(Ordering::Relaxed) {
-            return Ok(false);
-        }
         match direct.write_all_at(buffer.gather(parts), offset) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-                self.direct_works.store(false, Ordering::Relaxed);
+                self.give_direct_up();
                 Ok(false)
             }
             Err(error) => Err(error),
         }
     }
 
+    /// Buffered changes that have completed so far.
+    pub(crate) fn changed(&self) -> u64 {
+        self.changed.load(Ordering::SeqCst)
+    }
+
+    /// Whether a completed sync covers the first `changed` buffered changes.
+    pub(crate) fn is_synced(&self, changed: u64) -> bool {
+        self.synced.load(Ordering::SeqCst) >= changed
+    }
+
     /// Makes every change that completed before the call durable.
     pub(crate) fn sync(&self) -> io::Result<()> {
         self.check_syncs()?;
-        let completed_before = self.changed.load(Ordering::SeqCst);
+        let completed_before = self.changed();
         if let Err(error) = fdatasync(&self.buffered) {
             self.sync_failed.store(true, Ordering::SeqCst);
             return Err(error.into());
@@ -219,7 +237,8 @@ impl OpenFile {
         Ok(())
     }
 
-    fn check_syncs(&self) -> io::Result<()> {
+    /// Fails once a sync of this file has failed.
+    pub(crate) fn check_syncs(&self) -> io::Result<()> {
         if self.sync_failed.load(Ordering::SeqCst) {
             return Err(io::Error::other(
                 "an earlier sync of this file failed, so what it holds is not known; it takes no durable write until it is opened anew",

@@ -5,7 +5,7 @@ use crate::aligned::AlignedBuffer;
 use crate::open_file::OpenFile;
 use bytes::Bytes;
 use isthmus_journal::{Done, OpId};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::VecDeque;
 use std::io;
 use std::mem;
@@ -65,9 +65,14 @@ impl Completions {
 
     /// Adds one. The caller is woken by the first after a collection only: it collects all there are.
     pub(crate) fn push(&self, completion: Completion) {
+        self.push_all(&mut vec![completion]);
+    }
+
+    /// Adds some, and leaves none behind.
+    fn push_all(&self, completions: &mut Vec<Completion>) {
         let mut list = self.list.lock();
-        let first = list.is_empty();
-        list.push(completion);
+        let first = list.is_empty() && !completions.is_empty();
+        list.append(completions);
         drop(list);
         if first {
             (self.waker)();
@@ -97,6 +102,8 @@ struct Queue {
 struct Shared {
     queue: Mutex<Queue>,
     filled: Condvar,
+    /// Jobs that may be done before the first of them is said to be done, while there are more.
+    together: usize,
     completions: Arc<Completions>,
 }
 
@@ -111,11 +118,13 @@ impl Workers {
     pub(crate) fn start(
         name: &str,
         threads: usize,
+        together: usize,
         completions: &Arc<Completions>,
     ) -> io::Result<Workers> {
         let shared = Arc::new(Shared {
             queue: Mutex::new(Queue::default()),
             filled: Condvar::new(),
+            together,
             completions: Arc::clone(completions),
         });
         let mut workers = Workers {
@@ -132,10 +141,15 @@ impl Workers {
         Ok(workers)
     }
 
-    /// Queues a job. The bound on what may be queued is the disk's bound on operations in flight.
-    pub(crate) fn push(&self, job: Job) {
-        self.shared.queue.lock().jobs.push_back(job);
-        self.shared.filled.notify_one();
+    /// Queues jobs. The bound on what may be queued is the disk's bound on operations in flight.
+    pub(crate) fn push(&self, jobs: impl IntoIterator<Item = Job>) {
+        let mut queue = self.shared.queue.lock();
+        queue.jobs.extend(jobs);
+        let any = !queue.jobs.is_empty();
+        drop(queue);
+        if any {
+            self.shared.filled.notify_one();
+        }
     }
 }
 
@@ -155,6 +169,7 @@ impl Drop for Workers {
 
 fn work(shared: &Shared) {
     let mut buffer = AlignedBuffer::default();
+    let mut done = Vec::new();
     loop {
         let mut queue = shared.queue.lock();
         let job = loop {
@@ -163,15 +178,19 @@ fn work(shared: &Shared) {
             }
             match queue.jobs.pop_front() {
                 Some(job) => break job,
-                None => shared.filled.wait(&mut queue),
+                None if done.is_empty() => shared.filled.wait(&mut queue),
+                None => MutexGuard::unlocked(&mut queue, || shared.completions.push_all(&mut done)),
             }
         };
         drop(queue);
         let result = job.work.run(&job.file, &mut buffer);
-        shared.completions.push(Completion {
+        done.push(Completion {
             id: job.id,
             bytes: job.bytes,
             result,
         });
+        if done.len() >= shared.together {
+            shared.completions.push_all(&mut done);
+        }
     }
 }

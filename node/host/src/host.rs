@@ -2,6 +2,7 @@
 
 mod closed;
 mod opening;
+mod schedule;
 
 use crate::mirror::{Context, Mirror, Recovering};
 use crate::output::{ClientError, ClientRequest, Lane, Outcome, Outputs};
@@ -15,6 +16,7 @@ use isthmus_engine::{
 };
 use isthmus_journal::{Disk, Journal, JournalError, Lsn, OpId, Shape};
 use opening::{Folders, give_journal_up};
+use schedule::Schedule;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::Arc;
@@ -76,6 +78,7 @@ pub struct Host<D: Disk, R> {
     journal_reserve: u64,
     unsettled: VecDeque<(Lsn, VolumeId)>,
     mirrors: BTreeMap<VolumeId, Mirror<R>>,
+    schedule: Schedule,
     /// Replicas that could not be opened, with why.
     closed: BTreeMap<VolumeId, String>,
     tags: BTreeMap<u16, VolumeId>,
@@ -153,7 +156,7 @@ impl<D: Disk, R> Host<D, R> {
             tags,
             next_tag,
         } = folders;
-        let mirrors = recovering
+        let mirrors: BTreeMap<VolumeId, Mirror<R>> = recovering
             .into_iter()
             .map(|(number, mirror)| {
                 let mirror = mirror.finish(me, settings, now, &mut announced);
@@ -161,6 +164,8 @@ impl<D: Disk, R> Host<D, R> {
             })
             .collect();
         let journal_reserve = journal.capacity_bytes() / 4;
+        let mut schedule = Schedule::default();
+        schedule.wake_all(mirrors.keys().copied());
         Ok(Host {
             me,
             settings,
@@ -169,6 +174,7 @@ impl<D: Disk, R> Host<D, R> {
             journal_reserve,
             unsettled: VecDeque::new(),
             mirrors,
+            schedule,
             closed,
             tags,
             next_tag,
@@ -192,6 +198,7 @@ impl<D: Disk, R> Host<D, R> {
     /// Begins a pass of the scrub over all volumes now.
     pub fn scrub_now(&mut self, now: Time) {
         self.mirrors.values_mut().for_each(Mirror::scrub_now);
+        self.wake_all();
         self.next_scrub = now;
     }
 
@@ -255,6 +262,7 @@ impl<D: Disk, R> Host<D, R> {
                     .view()
                     .is_none_or(|old| old.configuration.epoch <= view.configuration.epoch)
             {
+                self.schedule.wake(*volume);
                 mirror.on_view(context!(self, now, outputs), view, !record.served);
             }
         }
@@ -294,6 +302,7 @@ impl<D: Disk, R> Host<D, R> {
                 }
                 self.tags.insert(self.next_tag, volume);
                 self.mirrors.insert(volume, mirror);
+                self.schedule.wake(volume);
             }
             Err(error) => {
                 outputs
@@ -320,6 +329,7 @@ impl<D: Disk, R> Host<D, R> {
     fn remove(&mut self, volume: VolumeId, outputs: &mut Outputs<R>) {
         self.damaged.remove(&volume);
         self.mirrors.remove(&volume);
+        self.schedule.forget(volume);
         self.closed.remove(&volume);
         self.tags.retain(|_, owner| *owner != volume);
         self.journal
@@ -331,9 +341,14 @@ impl<D: Disk, R> Host<D, R> {
         }
     }
 
+    fn wake_all(&mut self) {
+        self.schedule.wake_all(self.mirrors.keys().copied());
+    }
+
     /// A session with a peer is up.
     pub fn on_session_up(&mut self, now: Time, peer: NodeId, outputs: &mut Outputs<R>) {
         self.sessions.insert(peer);
+        self.wake_all();
         for mirror in self.mirrors.values_mut() {
             mirror.on_session_up(context!(self, now, outputs), peer);
         }
@@ -342,6 +357,7 @@ impl<D: Disk, R> Host<D, R> {
     /// The session with a peer is gone. Frames that were received in it must not be given any more.
     pub fn on_session_down(&mut self, now: Time, peer: NodeId, outputs: &mut Outputs<R>) {
         self.sessions.remove(&peer);
+        self.wake_all();
         for mirror in self.mirrors.values_mut() {
             mirror.on_session_down(context!(self, now, outputs), peer);
         }
@@ -360,6 +376,7 @@ impl<D: Disk, R> Host<D, R> {
         frame: &Bytes,
         outputs: &mut Outputs<R>,
     ) -> Result<(), Malformed> {
+        self.schedule.wake(volume);
         match self.mirrors.get_mut(&volume) {
             Some(mirror) => mirror.on_frame(context!(self, now, outputs), from, lane, frame),
             None => match self.closed.get(&volume) {
@@ -372,6 +389,7 @@ impl<D: Disk, R> Host<D, R> {
 
     /// A client opens a volume here; answered with `Outcome::Attached` or why not.
     pub fn attach(&mut self, now: Time, volume: VolumeId, reply: R, outputs: &mut Outputs<R>) {
+        self.schedule.wake(volume);
         match self.mirrors.get_mut(&volume) {
             Some(mirror) => mirror.attach(context!(self, now, outputs), reply),
             None => {
@@ -388,6 +406,7 @@ impl<D: Disk, R> Host<D, R> {
 
     /// A client that was attached is gone.
     pub fn detach(&mut self, now: Time, volume: VolumeId, outputs: &mut Outputs<R>) {
+        self.schedule.wake(volume);
         if let Some(mirror) = self.mirrors.get_mut(&volume) {
             mirror.detach(context!(self, now, outputs));
         }
@@ -402,6 +421,7 @@ impl<D: Disk, R> Host<D, R> {
         request: ClientRequest,
         outputs: &mut Outputs<R>,
     ) {
+        self.schedule.wake(volume);
         match self.mirrors.get_mut(&volume) {
             Some(mirror) => mirror.submit(context!(self, now, outputs), reply, request),
             None => outputs
@@ -412,6 +432,7 @@ impl<D: Disk, R> Host<D, R> {
 
     /// kvdb has answered a proposal: done, or refused or not reached.
     pub fn on_answer(&mut self, now: Time, volume: VolumeId, done: bool, outputs: &mut Outputs<R>) {
+        self.schedule.wake(volume);
         if let Some(mirror) = self.mirrors.get_mut(&volume) {
             mirror.on_answer(context!(self, now, outputs), done);
         }
@@ -426,6 +447,7 @@ impl<D: Disk, R> Host<D, R> {
         catalog: Option<&Catalog>,
         outputs: &mut Outputs<R>,
     ) {
+        self.wake_all();
         for (volume, mirror) in &mut self.mirrors {
             let epoch = mirror.engine().configuration().epoch;
             let record = catalog.and_then(|catalog| catalog.volumes.get(volume));
@@ -438,38 +460,30 @@ impl<D: Disk, R> Host<D, R> {
     /// When to call [`Host::run`] at the latest.
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
-        let scrub = self.scrub_wanted().map(|due| due.max(self.next_scrub));
-        self.mirrors
-            .values()
-            .filter_map(Mirror::deadline)
-            .chain(scrub)
+        let scrub = self.schedule.scrubs.first();
+        let scrub = scrub.filter(|_| self.scrub.bytes_per_second > 0);
+        let awake = self.schedule.awake();
+        awake
+            .filter_map(|volume| self.mirrors.get(&volume)?.deadline())
+            .chain(self.schedule.ticks.first())
+            .chain(scrub.map(|due| due.max(self.next_scrub)))
             .min()
     }
 
-    /// When an extent may be read to find bad blocks.
-    fn scrub_wanted(&self) -> Option<Time> {
-        self.mirrors
-            .values()
-            .filter_map(Mirror::next_scrub)
-            .min()
-            .filter(|_| self.scrub.bytes_per_second > 0)
-    }
-
-    /// Reads one extent, of the volume whose turn it is.
+    /// Reads one extent to find bad blocks, of the volume whose turn it is.
     fn scrub(&mut self, now: Time) {
-        if now < self.next_scrub || self.scrub_wanted().is_none_or(|due| due > now) {
+        if now < self.next_scrub || self.scrub.bytes_per_second == 0 {
             return;
         }
-        let after = self.scrubbed;
-        let wants = |mirror: &Mirror<R>| mirror.next_scrub().is_some_and(|due| due <= now);
-        let next = self
-            .mirrors
-            .range(VolumeId(after.0 + 1)..)
-            .chain(self.mirrors.range(..=after))
-            .find(|(_, mirror)| wants(mirror))
-            .map(|(volume, _)| *volume);
+        let wants = |volume: &VolumeId| {
+            let due = self.mirrors.get(volume).and_then(Mirror::next_scrub);
+            due.is_some_and(|due| due <= now)
+        };
+        let due = self.schedule.scrubs.due(now).filter(wants);
+        let next = due.min_by_key(|volume| (*volume <= self.scrubbed, *volume));
         let Some(volume) = next else { return };
         self.scrubbed = volume;
+        self.schedule.wake(volume);
         if let Some(mirror) = self.mirrors.get_mut(&volume) {
             let bytes = mirror.scrub_on(now, self.scrub.pause);
             let takes = u128::from(bytes) * 1_000_000_000 / u128::from(self.scrub.bytes_per_second);
@@ -482,25 +496,60 @@ impl<D: Disk, R> Host<D, R> {
     pub fn run(&mut self, now: Time, outputs: &mut Outputs<R>) -> bool {
         outputs.events.append(&mut self.announced);
         self.scrub(now);
-        for mirror in self.mirrors.values_mut() {
-            if mirror.deadline().is_some_and(|deadline| deadline <= now) {
-                mirror.on_tick(context!(self, now, outputs));
+        self.schedule.wake_due(now);
+        self.each_awake(|host, volume| {
+            if let Some(mirror) = host.mirrors.get_mut(&volume)
+                && mirror.deadline().is_some_and(|deadline| deadline <= now)
+            {
+                mirror.on_tick(context!(host, now, outputs));
             }
-        }
+        });
+        let mut at_once = true;
         for _ in 0..ROUNDS_MAX {
             self.journal.step(&mut self.disk);
-            let mut busy = false;
-            for mirror in self.mirrors.values_mut() {
-                busy |= mirror.step_store(context!(self, now, outputs), &mut self.disk);
-            }
+            let mut busy = self.step_stores(now, outputs);
             busy |= self.take_completions(now, outputs);
             if !busy {
-                self.make_room(now, outputs);
-                return false;
+                at_once = false;
+                break;
             }
         }
         self.make_room(now, outputs);
-        true
+        self.let_sleep();
+        at_once
+    }
+
+    /// Calls `act` for each volume that is awake, in order, those included that it wakes behind the present one.
+    fn each_awake(&mut self, mut act: impl FnMut(&mut Host<D, R>, VolumeId)) {
+        let mut last = None;
+        while let Some(volume) = self.schedule.next_awake(last) {
+            act(self, volume);
+            last = Some(volume);
+        }
+    }
+
+    fn step_stores(&mut self, now: Time, outputs: &mut Outputs<R>) -> bool {
+        let mut busy = false;
+        self.each_awake(|host, volume| {
+            if let Some(mirror) = host.mirrors.get_mut(&volume) {
+                busy |= mirror.step_store(context!(host, now, outputs), &mut host.disk);
+            }
+        });
+        busy
+    }
+
+    /// Who has nothing to do for now is left alone until something is handed to it, or its time comes.
+    fn let_sleep(&mut self) {
+        for volume in self.schedule.take_awake() {
+            let Some(mirror) = self.mirrors.get(&volume) else {
+                continue;
+            };
+            self.schedule.ticks.set(volume, mirror.deadline());
+            self.schedule.scrubs.set(volume, mirror.next_scrub());
+            if mirror.is_awake() {
+                self.schedule.wake(volume);
+            }
+        }
     }
 
     fn take_completions(&mut self, now: Time, outputs: &mut Outputs<R>) -> bool {
@@ -512,19 +561,20 @@ impl<D: Disk, R> Host<D, R> {
                 if let Err(error) = self.journal.on_completed(id, result) {
                     self.journal_broke(now, &error, outputs);
                 }
-            } else if let Some(mirror) = self
-                .tags
-                .get(&id.tag())
-                .and_then(|volume| self.mirrors.get_mut(volume))
+            } else if let Some(volume) = self.tags.get(&id.tag()).copied()
+                && let Some(mirror) = self.mirrors.get_mut(&volume)
             {
+                self.schedule.wake(volume);
                 mirror.on_disk(id, result);
             }
         }
         self.completions = completions;
         if any {
-            self.mirrors
-                .values_mut()
-                .for_each(Mirror::disk_may_take_more);
+            self.each_awake(|host, volume| {
+                if let Some(mirror) = host.mirrors.get_mut(&volume) {
+                    mirror.disk_may_take_more();
+                }
+            });
         }
         let durable = self.journal.durable();
         let mut settled = BTreeSet::new();
@@ -536,6 +586,7 @@ impl<D: Disk, R> Host<D, R> {
             self.unsettled.pop_front();
         }
         for volume in settled {
+            self.schedule.wake(volume);
             if let Some(mirror) = self.mirrors.get_mut(&volume) {
                 mirror.on_durable(context!(self, now, outputs), durable);
             }
@@ -547,6 +598,7 @@ impl<D: Disk, R> Host<D, R> {
         if std::mem::replace(&mut self.journal_failed, true) {
             return;
         }
+        self.wake_all();
         for mirror in self.mirrors.values_mut() {
             let reason = format!("{error}; look at the disk, then restart the node");
             mirror.fail(context!(self, now, outputs), FaultKind::Failing, reason);
@@ -559,29 +611,31 @@ impl<D: Disk, R> Host<D, R> {
             && let Some((stream, _)) = self.journal.pinned_by()
             && let Some(mirror) = self.mirrors.get_mut(&VolumeId(stream.0))
         {
+            self.schedule.wake(VolumeId(stream.0));
             mirror.want_checkpoint();
             mirror.let_records_go(context!(self, now, outputs), &mut self.disk);
         }
         let durable = self.journal.durable();
-        for mirror in self.mirrors.values_mut() {
-            mirror.checkpoint_if_due(context!(self, now, outputs));
-            mirror.on_durable(context!(self, now, outputs), durable);
-            mirror.take_deferred(context!(self, now, outputs));
-            mirror.begin_waiting(context!(self, now, outputs));
+        self.each_awake(|host, volume| {
+            let Some(mirror) = host.mirrors.get_mut(&volume) else {
+                return;
+            };
+            mirror.checkpoint_if_due(context!(host, now, outputs));
+            mirror.on_durable(context!(host, now, outputs), durable);
+            mirror.take_deferred(context!(host, now, outputs));
+            mirror.begin_waiting(context!(host, now, outputs));
             for _ in 0..ROUNDS_MAX {
                 if !mirror.wants_space() {
                     break;
                 }
-                mirror.look_at_space(context!(self, now, outputs), &mut self.disk);
-                mirror.take_deferred(context!(self, now, outputs));
-                mirror.begin_waiting(context!(self, now, outputs));
+                mirror.look_at_space(context!(host, now, outputs), &mut host.disk);
+                mirror.take_deferred(context!(host, now, outputs));
+                mirror.begin_waiting(context!(host, now, outputs));
             }
-        }
+        });
         // What that journalled or submitted starts now.
         self.journal.step(&mut self.disk);
-        for mirror in self.mirrors.values_mut() {
-            mirror.step_store(context!(self, now, outputs), &mut self.disk);
-        }
+        self.step_stores(now, outputs);
     }
 
     /// What is known of each volume here.
@@ -602,6 +656,7 @@ impl<D: Disk, R> Host<D, R> {
     /// Makes a checkpoint of every volume, so that the next start is short.
     pub fn checkpoint_all(&mut self) {
         self.mirrors.values_mut().for_each(Mirror::want_checkpoint);
+        self.wake_all();
     }
 }
 

@@ -421,6 +421,17 @@ impl<R> Mirror<R> {
         StreamId(self.volume.0)
     }
 
+    /// Whether it is to be looked at in the next round, too: it waits for what nobody announces, such as room in the journal.
+    #[must_use]
+    pub fn is_awake(&self) -> bool {
+        self.store_busy
+            || self.store.is_waiting_for_disk()
+            || !self.waiting.is_empty()
+            || !self.deferred.is_empty()
+            || self.wants_space()
+            || self.wants_rounds_for_checkpoint()
+    }
+
     /// Calls the engine and carries out what it asks for.
     fn with_engine(
         &mut self,

@@ -1,4 +1,4 @@
-//! Everything that reaches the host's thread.
+//! Everything that reaches the host's loop.
 
 use crate::serve::DataPathState;
 use bytes::Bytes;
@@ -8,9 +8,8 @@ use isthmus_host::{ClientError, ClientRequest, Outcome};
 use isthmus_nbd::{Connection, Errno, Extent, Reply};
 use isthmus_transport::{Lane, SessionId};
 use std::sync::Arc;
-use std::sync::mpsc;
 use std::time::Duration;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 /// A fact, or a client's request.
 pub enum Input {
@@ -70,20 +69,20 @@ pub enum Input {
 
 /// The way in; clones are the same.
 #[derive(Clone)]
-pub struct Inputs(mpsc::Sender<Input>);
+pub struct Inputs(mpsc::UnboundedSender<Input>);
 
 impl Inputs {
-    /// Hands something to the host's thread. Once that has ended, nobody is there to want it.
+    /// Hands something to the host's loop. Once that has ended, nobody is there to want it.
     pub fn send(&self, input: Input) {
-        // The thread ends only when the node does; then clients' replies answer EIO as they are dropped.
+        // The loop ends only when the node does; then clients' replies answer EIO as they are dropped.
         let _ = self.0.send(input);
     }
 }
 
 /// A way in, and its end. Not bounded itself: clients are bounded by their connections' windows, peers by what they have to send, and
 /// the catalog by kvdb's pace.
-pub fn channel() -> (Inputs, mpsc::Receiver<Input>) {
-    let (sender, receiver) = mpsc::channel();
+pub fn channel() -> (Inputs, mpsc::UnboundedReceiver<Input>) {
+    let (sender, receiver) = mpsc::unbounded_channel();
     (Inputs(sender), receiver)
 }
 
@@ -147,7 +146,7 @@ pub fn answer(ticket: Ticket, outcome: Outcome) {
             );
         }
         (Ticket::Attach { .. }, _) => {
-            unreachable!("attachments are answered by the host's thread itself")
+            unreachable!("attachments are answered by the host's loop itself")
         }
     }
 }

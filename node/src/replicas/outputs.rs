@@ -1,6 +1,6 @@
 //! What the host wants done outside.
 
-use super::host_thread::HostThread;
+use super::host_loop::HostLoop;
 use super::inputs::{Input, Ticket, answer};
 use crate::clock;
 use isthmus_engine::{NodeId, VolumeId};
@@ -19,7 +19,7 @@ fn is_trouble(event: &str) -> bool {
     words.iter().any(|word| event.starts_with(word))
 }
 
-impl HostThread {
+impl HostLoop {
     /// Does what the host wants done. Frames go first: the peers' journals are the longer way.
     pub(super) fn hand_out(&mut self) {
         let frames = std::mem::take(&mut self.outputs.frames);

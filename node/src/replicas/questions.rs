@@ -1,6 +1,6 @@
 //! The host's questions to kvdb, and kvdb's news for it.
 
-use super::host_thread::HostThread;
+use super::host_loop::HostLoop;
 use super::inputs::{Input, Inputs};
 use crate::api::access::now_ms;
 use crate::clock;
@@ -13,7 +13,7 @@ use std::time::Duration;
 /// How long kvdb may take to confirm the catalog.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(1);
 
-impl HostThread {
+impl HostLoop {
     pub(super) fn propose(&self, volume: VolumeId, proposal: Proposal) {
         let me = self.host.me();
         let command = isthmus_host::command_of(volume, me, &proposal);

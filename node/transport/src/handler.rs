@@ -36,7 +36,7 @@ impl Lane {
 /// The answer to a call, some time later.
 pub type Answer = Pin<Box<dyn Future<Output = Bytes> + Send>>;
 
-/// Takes what peers send. All methods are called on the transport's own thread and must not block it: they hand over
+/// Takes what peers send. All methods are called on a thread of the transport's runtime and must not block it: they hand over
 /// and return. They may call [`crate::Transport::send`].
 ///
 /// For one peer, `session_up`, `frame` and `session_down` are strictly ordered: frames of a session come only between

@@ -101,50 +101,83 @@ impl Shared {
     }
 }
 
-/// Sessions with the other nodes. Runs on a thread of its own, with its own runtime, until dropped.
+/// Sessions with the other nodes, until dropped.
 pub struct Transport {
     shared: Arc<Shared>,
-    stop: Mutex<Option<(oneshot::Sender<()>, JoinHandle<()>)>>,
+    stop: Mutex<Option<Stop>>,
+}
+
+/// How to end it, and to know that it has ended.
+struct Stop {
+    stop: oneshot::Sender<()>,
+    stopped: mpsc::Receiver<()>,
+    /// The thread that was made for it, if there was one.
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Transport {
-    /// Listens, and starts to look for the peers.
+    /// Listens, and starts to look for the peers, on a thread of its own.
+    ///
+    /// # Errors
+    /// Those of [`Transport::start_on`], or that no thread could be started.
+    pub fn start(config: Config, handler: Arc<dyn Handler>) -> io::Result<Transport> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let (end, ended) = oneshot::channel::<()>();
+        let handle = runtime.handle().clone();
+        let thread = std::thread::Builder::new()
+            .name("transport".to_owned())
+            .spawn(move || {
+                // The sender lives in the transport's task: it ends with it.
+                let _ = runtime.block_on(ended);
+            })?;
+        let transport = Transport::start_with(config, handler, &handle, end)?;
+        if let Some(stop) = &mut *transport.stop.lock() {
+            stop.thread = Some(thread);
+        }
+        Ok(transport)
+    }
+
+    /// Listens, and starts to look for the peers, as tasks of `runtime`, on whose threads the handler is called.
     ///
     /// # Errors
     /// With a sentence that names the file or address: a certificate that can't be loaded or is another node's, an
     /// address that can't be listened on; `InvalidInput` for a peer that is this node or is named twice.
-    pub fn start(config: Config, handler: Arc<dyn Handler>) -> io::Result<Transport> {
-        let (started, start) = mpsc::sync_channel(1);
+    pub fn start_on(
+        config: Config,
+        handler: Arc<dyn Handler>,
+        runtime: &Handle,
+    ) -> io::Result<Transport> {
+        Transport::start_with(config, handler, runtime, ())
+    }
+
+    /// As [`Transport::start_on`]; `until_end` is dropped when all is over.
+    fn start_with(
+        config: Config,
+        handler: Arc<dyn Handler>,
+        runtime: &Handle,
+        until_end: impl Send + 'static,
+    ) -> io::Result<Transport> {
+        let shared = {
+            let _inside = runtime.enter();
+            Arc::new(share(&config, &handler)?)
+        };
         let (stop, stopping) = oneshot::channel();
-        let thread = std::thread::Builder::new()
-            .name("transport".to_owned())
-            .spawn(move || {
-                let runtime = match Builder::new_current_thread().enable_all().build() {
-                    Ok(runtime) => runtime,
-                    Err(error) => {
-                        // The receiver waits below, until it has this or the thread is gone.
-                        let _ = started.send(Err(error));
-                        return;
-                    }
-                };
-                runtime.block_on(async move {
-                    let shared = match share(&config, &handler) {
-                        Ok(shared) => Arc::new(shared),
-                        Err(error) => {
-                            let _ = started.send(Err(error));
-                            return;
-                        }
-                    };
-                    let _ = started.send(Ok(Arc::clone(&shared)));
-                    serve(shared, stopping).await;
-                });
-            })?;
-        let shared = start
-            .recv()
-            .map_err(|_| io::Error::other("the transport's thread ended at its start"))??;
+        let (end, stopped) = mpsc::sync_channel(1);
+        let served = Arc::clone(&shared);
+        runtime.spawn(async move {
+            serve(served, stopping).await;
+            // Fails when nobody waits.
+            let _ = end.try_send(());
+            drop(until_end);
+        });
+        let stop = Stop {
+            stop,
+            stopped,
+            thread: None,
+        };
         Ok(Transport {
             shared,
-            stop: Mutex::new(Some((stop, thread))),
+            stop: Mutex::new(Some(stop)),
         })
     }
 
@@ -219,15 +252,19 @@ impl Transport {
     }
 
     /// Ends all sessions at once, tells the peers, and waits (under half a second) until no callback can come any more.
-    /// A second call does nothing. Must not be called from a callback.
+    /// A second call does nothing. Must not be called from a callback, nor on a thread of the transport's runtime.
     pub fn stop(&self) {
-        let Some((stop, thread)) = self.stop.lock().take() else {
+        let Some(stop) = self.stop.lock().take() else {
             return;
         };
-        // Fails when the thread has ended already.
-        let _ = stop.send(());
-        // A panic of that thread has been reported on its own.
-        let _ = thread.join();
+        // Fails when the transport's task has ended already.
+        let _ = stop.stop.send(());
+        // An error means the same, or that its runtime is gone.
+        let _ = stop.stopped.recv();
+        if let Some(thread) = stop.thread {
+            // A panic of that thread has been reported on its own.
+            let _ = thread.join();
+        }
     }
 }
 

@@ -68,6 +68,16 @@ impl ExtentQueue {
         !self.waiting.is_empty()
     }
 
+    /// Whether a read waits for a change that runs.
+    pub(super) fn holds_up_a_read(&self) -> bool {
+        self.running.iter().any(|part| part.kind.changes())
+            && self
+                .waiting
+                .iter()
+                .take(WINDOW)
+                .any(|part| !part.kind.changes())
+    }
+
     /// The first waiting part, when nothing runs.
     pub(super) fn front_alone(&self) -> Option<&Part> {
         if self.running.is_empty() {

@@ -121,6 +121,7 @@ impl VolumeStore {
             changes: BTreeSet::new(),
             checkpoints: Checkpoints::new(superblock.generation, root_room),
             jobs: BTreeMap::new(),
+            hurried: false,
             outbox: VecDeque::new(),
             events: Vec::new(),
         };

@@ -42,6 +42,9 @@ impl VolumeStore {
                 self.start(extent, part, disk);
             }
         }
+        if self.active[&extent].holds_up_a_read() {
+            self.hurried = true;
+        }
         if self.active[&extent].is_idle() {
             self.active.remove(&extent);
         }

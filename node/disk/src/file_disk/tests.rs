@@ -377,3 +377,5 @@ fn reserving_allocates_a_punched_range_again_and_keeps_what_is_there() {
         "past its end"
     );
 }
+
+mod without_threads;

@@ -76,18 +76,33 @@ impl<R> Mirror<R> {
         self.checkpoint.want();
     }
 
-    /// Begins a checkpoint, if one is due and none is running.
-    pub fn checkpoint_if_due(&mut self, context: &mut Context<'_, R>) {
-        let copied = self
-            .target
+    /// Whether all that was to be copied is.
+    fn is_copied(&self) -> bool {
+        self.target
             .as_ref()
             .is_some_and(|target| target.is_finished())
-            && self.todo.as_ref().is_some_and(RegionMap::is_empty);
-        let due = self.checkpoint.wanted
+            && self.todo.as_ref().is_some_and(RegionMap::is_empty)
+    }
+
+    fn is_checkpoint_due(&self) -> bool {
+        self.checkpoint.wanted
             || self.checkpoint.applied_bytes >= WORTH_BYTES
             || self.store.wants_checkpoint()
-            || copied;
-        if !due
+            || self.is_copied()
+    }
+
+    /// Whether a checkpoint waits to be begun, or for what is carried forward to be durable.
+    pub(super) fn wants_rounds_for_checkpoint(&self) -> bool {
+        match &self.checkpoint.running {
+            Some(running) => running.state.is_some(),
+            None => self.is_checkpoint_due(),
+        }
+    }
+
+    /// Begins a checkpoint, if one is due and none is running.
+    pub fn checkpoint_if_due(&mut self, context: &mut Context<'_, R>) {
+        let copied = self.is_copied();
+        if !self.is_checkpoint_due()
             || self.checkpoint.running.is_some()
             || context.now < self.checkpoint.not_before
             || !self.may_checkpoint()

@@ -1,4 +1,4 @@
-//! The host's thread: waits for inputs, hands all that are there to the host, lets it run, and does what it wants done.
+//! The host's loop: waits for inputs, hands all that are there to the host, lets it run, and does what it wants done.
 
 use super::inputs::{Input, Inputs, Ticket};
 use super::report;
@@ -7,24 +7,33 @@ use crate::peers::Outlet;
 use isthmus_disk::FileDisk;
 use isthmus_engine::{NodeId, Standing, Time, VolumeId};
 use isthmus_host::{Host, Lane, Outputs};
+use isthmus_journal::Disk;
 use isthmus_kvdb::{Detour, Kvdb};
 use isthmus_nbd::Connection;
 use isthmus_transport::SessionId;
 use std::collections::BTreeMap;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::os::fd::OwnedFd;
+use std::pin::pin;
 use std::time::Duration;
+use tokio::io::unix::AsyncFd;
 use tokio::runtime::Handle;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep_until};
 
 /// Inputs taken before the host runs: what comes in together is made durable together.
 const BATCH_MAX: usize = 256;
-/// How long the thread sleeps when nothing wants it earlier.
+/// How long the loop waits when nothing wants it earlier.
 const IDLE: Duration = Duration::from_secs(1);
+/// How long writes into extents, for which nobody waits, are kept back, to be done together.
+const KEPT_BACK: Duration = Duration::from_millis(10);
+/// Timers are as fine as this: an alarm that is off by less stays as it is set.
+const TIMER_STEP: Duration = Duration::from_millis(1);
 
-/// The host and what its thread knows besides.
-pub struct HostThread {
+/// The host and what its loop knows besides.
+pub struct HostLoop {
     pub(super) host: Host<FileDisk, Ticket>,
-    receiver: Receiver<Input>,
+    receiver: UnboundedReceiver<Input>,
     pub(super) inputs: Inputs,
     pub(super) outlet: Outlet,
     pub(super) kvdb: Kvdb,
@@ -37,21 +46,34 @@ pub struct HostThread {
     pub(super) confirming: bool,
     pub(super) confirm_again: bool,
     revision: u64,
+    kept_back_until: Option<Time>,
     stopping: Option<(Time, oneshot::Sender<()>)>,
 }
 
-impl HostThread {
-    /// The thread's state. Nothing runs yet.
+/// Returns when the disk has completed something without a thread.
+async fn completed(completions: Option<&AsyncFd<OwnedFd>>) {
+    match completions {
+        Some(completions) => match completions.readable().await {
+            // Cleared before the completions are collected: what comes meanwhile is seen again.
+            Ok(mut ready) => ready.clear_ready(),
+            Err(error) => tracing::warn!(%error, "the disk's completions can't be awaited"),
+        },
+        None => std::future::pending().await,
+    }
+}
+
+impl HostLoop {
+    /// The loop's state. Nothing runs yet.
     pub fn new(
         host: Host<FileDisk, Ticket>,
-        receiver: Receiver<Input>,
+        receiver: UnboundedReceiver<Input>,
         inputs: Inputs,
         outlet: Outlet,
         kvdb: Kvdb,
         detour: Detour,
         runtime: Handle,
-    ) -> HostThread {
-        HostThread {
+    ) -> HostLoop {
+        HostLoop {
             host,
             receiver,
             inputs,
@@ -65,40 +87,82 @@ impl HostThread {
             confirming: false,
             confirm_again: false,
             revision: 0,
+            kept_back_until: None,
             stopping: None,
         }
     }
 
-    /// Lives until the node stops.
-    pub fn live(mut self) {
+    /// Lives until the node stops. `completions` becomes readable as the disk completes what it does without threads.
+    pub async fn live(mut self, completions: Option<OwnedFd>) {
+        let mut batch = Vec::with_capacity(BATCH_MAX);
+        let mut alarm = pin!(sleep_until(Instant::now()));
+        // SAFETY: the descriptor is owned, and closed by no one else.
+        let completions = completions.map(|completions| unsafe { AsyncFd::register(completions) });
+        let completions = completions
+            .transpose()
+            .expect("the kernel watches a descriptor more");
         let mut at_once = true;
         loop {
-            let wait = if at_once { Duration::ZERO } else { self.wait() };
-            match self.receiver.recv_timeout(wait) {
-                Ok(input) => {
-                    self.take(input);
-                    for _ in 1..BATCH_MAX {
-                        let Ok(input) = self.receiver.try_recv() else {
-                            break;
-                        };
-                        self.take(input);
-                    }
+            if at_once {
+                while batch.len() < BATCH_MAX
+                    && let Ok(input) = self.receiver.try_recv()
+                {
+                    batch.push(input);
                 }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
+                tokio::task::yield_now().await;
+            } else {
+                let due = Instant::now() + self.wait();
+                let set = alarm.deadline();
+                if due + TIMER_STEP < set || due > set + TIMER_STEP {
+                    alarm.as_mut().reset(due);
+                }
+                tokio::select! {
+                    biased;
+                    count = self.receiver.recv_many(&mut batch, BATCH_MAX) => {
+                        if count == 0 {
+                            return;
+                        }
+                    }
+                    () = completed(completions.as_ref()) => {}
+                    () = &mut alarm => {}
+                }
+            }
+            for input in batch.drain(..) {
+                self.take(input);
             }
             at_once = self.host.run(clock::now(), &mut self.outputs);
             self.hand_out();
+            if self.host.disk_mut().is_to_start() {
+                // What was handed out goes on its way first: the peer's journal takes longer than this one.
+                tokio::task::yield_now().await;
+                self.host.disk_mut().start();
+            }
+            self.look_at_kept_back();
             if self.is_over() {
                 return;
             }
         }
     }
 
+    /// Lets the disk do the writes that it has kept back for long enough.
+    fn look_at_kept_back(&mut self) {
+        let disk = self.host.disk_mut();
+        if !disk.has_kept_back() {
+            self.kept_back_until = None;
+            return;
+        }
+        let now = clock::now();
+        if now >= *self.kept_back_until.get_or_insert(now + KEPT_BACK) {
+            disk.hurry();
+            self.kept_back_until = None;
+        }
+    }
+
     fn wait(&self) -> Duration {
         let now = clock::now();
         let stopping = self.stopping.as_ref().map(|(deadline, _)| *deadline);
-        let deadline = [self.host.deadline(), stopping].into_iter().flatten().min();
+        let deadlines = [self.host.deadline(), stopping, self.kept_back_until];
+        let deadline = deadlines.into_iter().flatten().min();
         deadline
             .map_or(IDLE, |deadline| deadline.since(now))
             .min(IDLE)
