@@ -552,7 +552,7 @@ impl Group {
                 let request = self.calls.get(&call).map(|call| call.request.clone());
                 if let Some(vote) =
                     request.and_then(|request| isthmus_kvdb::given_vote(&request, &answer))
-                    && let Err(what) = self.votes.gives(index, incarnation, vote)
+                    && let Err(what) = self.votes.gives(index, incarnation, life, vote)
                 {
                     self.fail(what);
                 }

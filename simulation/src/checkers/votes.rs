@@ -4,32 +4,55 @@
 //! second leader to a majority, and two leaders would commit two histories. Votes are ordered by term, then by member (openraft's
 //! `leader_id_adv`: a member may follow another one in the same term, but only a greater one), so a vote must never go back.
 //!
-//! Within a term, two answers may leave in another order than the votes in them were given; so only terms are compared here.
-//! It is checked on the wire, where a vote begins to count, and against what a member knows after a restart. A replaced disk makes
-//! another member (I12), which has given no vote yet.
+//! It is checked on the wire, where a vote begins to count, and against what a member knows. Two answers may leave in another order than
+//! the votes in them were given, so within one life of a member only what it knows is compared; what it gave in an earlier life (answers
+//! that had not left died with it) binds it in all later ones. A replaced disk makes another member (I12), which has given no vote yet.
 
 use isthmus_engine::Incarnation;
 use isthmus_kvdb::GivenVote;
 use std::collections::BTreeMap;
 
-/// The last vote that each member has given.
+/// What each member has given.
 #[derive(Debug, Default)]
-pub struct Votes(BTreeMap<(usize, Incarnation), GivenVote>);
+pub struct Votes(BTreeMap<(usize, Incarnation), Given>);
+
+#[derive(Debug)]
+struct Given {
+    /// The member's process.
+    life: u64,
+    /// The greatest vote of its earlier lives.
+    before: Option<GivenVote>,
+    /// The greatest of all.
+    greatest: GivenVote,
+}
 
 impl Votes {
     /// A member's answer gives a vote.
     ///
     /// # Errors
-    /// When it had given a greater one.
+    /// When it had given a greater one before it was started.
     pub fn gives(
         &mut self,
         member: usize,
         incarnation: Incarnation,
+        life: u64,
         vote: GivenVote,
     ) -> Result<(), String> {
-        match self.0.insert((member, incarnation), vote) {
+        let given = self.0.entry((member, incarnation)).or_insert(Given {
+            life,
+            before: None,
+            greatest: vote,
+        });
+        if given.life != life {
+            given.life = life;
+            given.before = Some(given.greatest);
+        }
+        if vote.term > given.greatest.term {
+            given.greatest = vote;
+        }
+        match given.before {
             Some(before) if before.term > vote.term => Err(format!(
-                "member {member} gives {vote:?} after it had given {before:?}"
+                "member {member} gives {vote:?} after it had given {before:?} in an earlier life"
             )),
             Some(_) | None => Ok(()),
         }
@@ -41,8 +64,9 @@ impl Votes {
     /// When it has given a vote of a later one.
     pub fn knows(&self, member: usize, incarnation: Incarnation, term: u64) -> Result<(), String> {
         match self.0.get(&(member, incarnation)) {
-            Some(given) if given.term > term => Err(format!(
-                "member {member} knows of term {term}, and had given {given:?}"
+            Some(given) if given.greatest.term > term => Err(format!(
+                "member {member} knows of term {term}, and had given {:?}",
+                given.greatest
             )),
             Some(_) | None => Ok(()),
         }
@@ -66,10 +90,14 @@ mod tests {
     #[test]
     fn a_vote_that_goes_back_is_found_and_another_store_is_another_member() {
         let mut votes = Votes::default();
-        votes.gives(0, Incarnation(1), vote(5, 2)).unwrap();
-        votes.gives(0, Incarnation(1), vote(5, 3)).unwrap();
-        assert!(votes.knows(0, Incarnation(1), 4).is_err());
-        votes.gives(0, Incarnation(9), vote(1, 1)).unwrap();
-        assert!(votes.gives(0, Incarnation(1), vote(4, 1)).is_err());
+        let (one, other) = (Incarnation(1), Incarnation(9));
+        votes.gives(0, one, 1, vote(5, 2)).unwrap();
+        votes.gives(0, one, 1, vote(5, 3)).unwrap();
+        assert!(votes.knows(0, one, 4).is_err());
+        votes.gives(0, other, 1, vote(1, 1)).unwrap();
+        // Given before, and late on its way.
+        votes.gives(0, one, 1, vote(4, 1)).unwrap();
+        assert!(votes.gives(0, one, 2, vote(4, 1)).is_err());
+        votes.gives(0, one, 2, vote(6, 1)).unwrap();
     }
 }
