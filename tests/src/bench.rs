@@ -1,7 +1,8 @@
-//! What the comparing bench is made of: servers whose CPU time is counted, fio's jobs and figures, and the table.
+//! What the comparing bench is made of: servers whose CPU time is counted, fio's jobs and figures, the floor, and the table.
 //!
-//! Reading order: [`fio`], [`server`], [`table`].
+//! Reading order: [`fio`], [`server`], [`floor`], [`table`].
 
 pub mod fio;
+pub mod floor;
 pub mod server;
 pub mod table;

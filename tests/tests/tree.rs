@@ -168,7 +168,10 @@ fn no_test_sleeps_or_is_switched_off_and_nothing_is_left_to_do() {
             part == "tests" || part == "tests.rs" || part == "simulation"
         });
         for word in in_tests.iter().filter(|_| is_test) {
-            assert!(!text.contains(word), "{} has {word}", shown.display());
+            // Virtual time (`SimulatedRuntime`'s) may pass.
+            let real = |(at, _)| !text[..at].ends_with(char::is_alphanumeric);
+            let found = text.match_indices(word).any(real);
+            assert!(!found, "{} has {word}", shown.display());
         }
     }
 }

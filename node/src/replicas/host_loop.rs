@@ -131,10 +131,12 @@ impl HostLoop {
                 self.take(input);
             }
             at_once = self.host.run(clock::now(), &mut self.outputs);
-            self.hand_out();
+            let handed_out = self.hand_out();
             if self.host.disk_mut().is_to_start() {
-                // What was handed out goes on its way first: the peer's journal takes longer than this one.
-                tokio::task::yield_now().await;
+                if handed_out {
+                    // It goes on its way first: the peer's journal takes longer than this one.
+                    tokio::task::yield_now().await;
+                }
                 self.host.disk_mut().start();
             }
             self.look_at_kept_back();

@@ -20,8 +20,10 @@ fn is_trouble(event: &str) -> bool {
 }
 
 impl HostLoop {
-    /// Does what the host wants done. Frames go first: the peers' journals are the longer way.
-    pub(super) fn hand_out(&mut self) {
+    /// Does what the host wants done. Frames go first: the peers' journals are the longer way. Returns whether somebody outside was given
+    /// something.
+    pub(super) fn hand_out(&mut self) -> bool {
+        let any = !self.outputs.frames.is_empty() || !self.outputs.replies.is_empty();
         let frames = std::mem::take(&mut self.outputs.frames);
         self.send(frames);
         for (ticket, outcome) in std::mem::take(&mut self.outputs.replies) {
@@ -62,6 +64,7 @@ impl HostLoop {
                 tracing::info!(%volume, "{event}");
             }
         }
+        any
     }
 
     fn send(&mut self, frames: Vec<OutgoingFrame>) {

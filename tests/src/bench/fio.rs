@@ -16,59 +16,60 @@ pub struct Job {
     pub bytes: u32,
     /// Requests in flight.
     pub depth: u32,
+    /// A flush follows each write, and its time counts.
+    pub flushes: bool,
+}
+
+impl Job {
+    const fn new(name: &'static str, pattern: &'static str, bytes: u32, depth: u32) -> Job {
+        Job {
+            name,
+            pattern,
+            bytes,
+            depth,
+            flushes: false,
+        }
+    }
+
+    const fn with_flushes(self) -> Job {
+        Job {
+            flushes: true,
+            ..self
+        }
+    }
 }
 
 /// The jobs of every comparison.
-pub const JOBS: [Job; 6] = [
-    Job {
-        name: "4 KiB random write, depth 1",
-        pattern: "randwrite",
-        bytes: 4096,
-        depth: 1,
-    },
-    Job {
-        name: "4 KiB random write, depth 32",
-        pattern: "randwrite",
-        bytes: 4096,
-        depth: 32,
-    },
-    Job {
-        name: "4 KiB random read, depth 1",
-        pattern: "randread",
-        bytes: 4096,
-        depth: 1,
-    },
-    Job {
-        name: "4 KiB random read, depth 32",
-        pattern: "randread",
-        bytes: 4096,
-        depth: 32,
-    },
-    Job {
-        name: "128 KiB sequential write, depth 8",
-        pattern: "write",
-        bytes: 131_072,
-        depth: 8,
-    },
-    Job {
-        name: "128 KiB sequential read, depth 8",
-        pattern: "read",
-        bytes: 131_072,
-        depth: 8,
-    },
+pub const JOBS: [Job; 8] = [
+    Job::new("4 KiB random write, depth 1", "randwrite", 4096, 1),
+    Job::new("4 KiB random write, depth 32", "randwrite", 4096, 32),
+    Job::new(
+        "4 KiB random write and flush, depth 1",
+        "randwrite",
+        4096,
+        1,
+    )
+    .with_flushes(),
+    Job::new("4 KiB random read, depth 1", "randread", 4096, 1),
+    Job::new("4 KiB random read, depth 32", "randread", 4096, 32),
+    Job::new("4 KiB random, 70 % reads, depth 16", "randrw", 4096, 16),
+    Job::new("128 KiB sequential write, depth 8", "write", 131_072, 8),
+    Job::new("128 KiB sequential read, depth 8", "read", 131_072, 8),
 ];
 
-/// What came of a job.
+/// What came of a job. Times are in microseconds, of all its requests (a write and its flush are one).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Figures {
     /// Requests done.
     pub requests: f64,
     /// Requests a second.
     pub per_second: f64,
-    /// The median of how long one took, in microseconds.
+    /// The median.
     pub median_us: f64,
-    /// The 99th percentile, in microseconds.
+    /// The 99th percentile.
     pub high_us: f64,
+    /// The 99.9th percentile.
+    pub highest_us: f64,
 }
 
 /// Fills the first `bytes` of a volume, so that reads find something and writes no fresh extents.
@@ -76,13 +77,7 @@ pub struct Figures {
 /// # Errors
 /// fio fails.
 pub fn fill(uri: &str, bytes: u64) -> anyhow::Result<()> {
-    let whole = Job {
-        name: "fill",
-        pattern: "write",
-        bytes: 1 << 20,
-        depth: 8,
-    };
-    run(uri, bytes, &whole, None).map(drop)
+    run(uri, bytes, &Job::new("fill", "write", 1 << 20, 8), None).map(drop)
 }
 
 /// Runs a job on the first `bytes` of a volume, for so long, or once over all of it.
@@ -96,15 +91,28 @@ pub fn run(uri: &str, bytes: u64, job: &Job, time: Option<Duration>) -> anyhow::
         "--ioengine=nbd",
         "--lat_percentiles=1",
         "--clat_percentiles=0",
+        "--randrepeat=0",
+        "--norandommap",
+        "--rwmixread=70",
+        "--output-format=json",
     ]);
-    command.args(["--randrepeat=0", "--norandommap", "--output-format=json"]);
     command
         .arg(format!("--uri={uri}"))
         .arg(format!("--size={bytes}"))
-        .arg(format!("--rw={}", job.pattern));
-    command
+        .arg(format!("--rw={}", job.pattern))
         .arg(format!("--bs={}", job.bytes))
         .arg(format!("--iodepth={}", job.depth));
+    if job.flushes {
+        command.arg("--fsync=1");
+    }
+    let kind = match job.pattern {
+        "randrw" => {
+            command.arg("--unified_rw_reporting=1");
+            "mixed"
+        }
+        "read" | "randread" => "read",
+        _ => "write",
+    };
     if let Some(time) = time {
         command
             .arg("--time_based")
@@ -120,22 +128,27 @@ pub fn run(uri: &str, bytes: u64, job: &Job, time: Option<Duration>) -> anyhow::
     // Its NBD engine prints a line of its own before the JSON.
     let start = text.find('{').context("fio printed no figures")?;
     let all: Value = serde_json::from_str(&text[start..]).context("fio's figures are no JSON")?;
-    let kind = if job.pattern.ends_with("read") {
-        "read"
-    } else {
-        "write"
-    };
-    let figures = &all["jobs"][0][kind];
+    let (figures, flushes) = (&all["jobs"][0][kind], &all["jobs"][0]["sync"]);
     let number = |value: &Value, what: &str| {
         value
             .as_f64()
             .with_context(|| format!("fio gave no {what}"))
     };
-    let percentiles = &figures["lat_ns"]["percentile"];
+    let percentile = |name: &str| -> anyhow::Result<f64> {
+        let requests = number(&figures["lat_ns"]["percentile"][name], "percentiles")?;
+        // fio counts flushes apart; the sum of two percentiles is a little more than the percentile of the sum.
+        let flushes = if job.flushes {
+            number(&flushes["lat_ns"]["percentile"][name], "flush times")?
+        } else {
+            0.0
+        };
+        Ok((requests + flushes) / 1000.0)
+    };
     Ok(Figures {
         requests: number(&figures["total_ios"], "count")?,
         per_second: number(&figures["iops"], "rate")?,
-        median_us: number(&percentiles["50.000000"], "median")? / 1000.0,
-        high_us: number(&percentiles["99.000000"], "99th percentile")? / 1000.0,
+        median_us: percentile("50.000000")?,
+        high_us: percentile("99.000000")?,
+        highest_us: percentile("99.900000")?,
     })
 }

@@ -1,49 +1,150 @@
-//! Compares a cluster of ours with qemu's quorum driver over two `nbdkit` servers (where these are installed), both with every
-//! write durable at both sites before its reply, by the same fio jobs in the same run. Prints a table in Markdown.
+//! Compares a cluster of ours with other servers, by the same fio jobs on the same machine and disk, in turn, and prints one table in
+//! Markdown: medians over the repetitions.
 //!
-//! `bench-compare [SECONDS]`: how long each job runs, 5 by default.
+//! `bench-compare [SECONDS [REPETITIONS [RIVAL...]]]`: how long each job runs (5 by default), how often (3), and against whom (all that
+//! are installed).
 
-use anyhow::Context;
-use std::time::Duration;
-use tests::bench::fio::{self, JOBS, Job};
-use tests::bench::server::Server;
-use tests::bench::table::{self, Row};
+use anyhow::{Context, bail};
+use std::fs;
+use std::time::{Duration, Instant};
+use tests::bench::fio::{self, JOBS};
+use tests::bench::floor::{self, Floor};
+use tests::bench::server::{Rival, Server};
+use tests::bench::table::{self, Column, Row};
 use tests::cluster::config::Timing;
-use tests::cluster::{Cluster, Options};
-use tests::{binaries, tool};
+use tests::cluster::{Cluster, Node, Options};
+use tests::{binaries, tool, verify};
 
 const VOLUME_BYTES: u64 = 1 << 30;
-const USED_BYTES: u64 = 512 << 20;
-const PEER: &str = "qemu quorum over 2 nbdkit";
+const PROBE: Duration = Duration::from_secs(2);
+
+struct Wishes {
+    time: Duration,
+    repetitions: usize,
+    rivals: Vec<Rival>,
+}
+
+impl Wishes {
+    fn read() -> anyhow::Result<Wishes> {
+        let mut words = std::env::args().skip(1);
+        let mut number = |what: &str, usual: u64| match words.next() {
+            Some(word) => word
+                .parse()
+                .ok()
+                .filter(|number| *number > 0)
+                .with_context(|| format!("{what} is a number from 1 on, not {word}")),
+            None => Ok(usual),
+        };
+        let time = Duration::from_secs(number("the first argument (seconds a job)", 5)?);
+        let repetitions = number("the second argument (repetitions)", 3)? as usize;
+        let named: Vec<String> = words.collect();
+        let mut rivals = Vec::new();
+        for name in &named {
+            match Rival::ALL.into_iter().find(|rival| rival.name() == name) {
+                Some(rival) => rivals.push(rival),
+                None => bail!(
+                    "there is no rival {name}: choose of {}",
+                    Rival::ALL.map(Rival::name).join(", ")
+                ),
+            }
+        }
+        if named.is_empty() {
+            rivals = Rival::ALL.to_vec();
+        }
+        rivals.retain(|rival| {
+            let missing = rival.programs().iter().find(|program| !installed(program));
+            if let Some(program) = missing {
+                eprintln!("{} is left out: {program} is not installed", rival.name());
+            }
+            missing.is_none()
+        });
+        Ok(Wishes {
+            time,
+            repetitions,
+            rivals,
+        })
+    }
+}
 
 fn main() -> anyhow::Result<()> {
-    let seconds = match std::env::args().nth(1) {
-        Some(word) => word
-            .parse()
-            .context("the first argument is a number of seconds")?,
-        None => 5,
-    };
-    let time = Duration::from_secs(seconds);
+    let wishes = Wishes::read()?;
     let options = Options {
         timing: Timing::USUAL,
         ..Options::with_volume(VOLUME_BYTES)
     };
-    let ours = measure(&Server::isthmus(Cluster::start(&options), "demo"), time)?;
-    let theirs = if installed("qemu-storage-daemon") && installed("nbdkit") {
-        let folder = tempfile::tempdir()?;
-        Some(measure(
-            &Server::quorum(folder.path(), VOLUME_BYTES)?,
-            time,
-        )?)
-    } else {
-        eprintln!("qemu-storage-daemon or nbdkit is not installed: nothing to compare with");
-        None
+    let folders: Vec<tempfile::TempDir> = wishes
+        .rivals
+        .iter()
+        .map(|_| tempfile::tempdir())
+        .collect::<Result<_, _>>()?;
+    let cluster = Cluster::start(&options);
+    let endpoint = cluster.nbd(Node::A1);
+    let mut servers = vec![(
+        "isthmus",
+        "durable at both",
+        Server::isthmus(cluster, "demo"),
+    )];
+    for (rival, folder) in wishes.rivals.iter().zip(&folders) {
+        let server = Server::rival(*rival, folder.path(), VOLUME_BYTES)?;
+        servers.push((rival.name(), rival.promise(), server));
+    }
+    for (name, _, server) in &servers {
+        eprintln!("filling {name}");
+        fio::fill(server.uri(), VOLUME_BYTES)?;
+    }
+    let probes = tempfile::tempdir()?;
+    let mut client = verify::open(&endpoint, "demo", Duration::from_secs(10));
+    let floor = Floor {
+        request_us: floor::empty_request(&mut client, PROBE)?,
+        round_trip_us: floor::round_trip(probes.path(), PROBE)?,
+        append_us: floor::append(probes.path(), PROBE)?,
     };
-    let rows: Vec<(Job, Row, Option<Row>)> = JOBS
-        .into_iter()
-        .enumerate()
-        .map(|(index, job)| (job, ours[index], theirs.as_ref().map(|rows| rows[index])))
-        .collect();
+    client.close();
+    let columns = measure(&wishes, &servers)?;
+    print(&wishes, &floor, &columns)
+}
+
+/// Each job at each server in turn, so that what disturbs the machine disturbs all of them.
+fn measure(
+    wishes: &Wishes,
+    servers: &[(&'static str, &'static str, Server)],
+) -> anyhow::Result<Vec<Column>> {
+    let rounds = wishes.repetitions * JOBS.len() * servers.len();
+    let (start, mut done) = (Instant::now(), 0);
+    let mut runs = vec![vec![Vec::new(); JOBS.len()]; servers.len()];
+    for _ in 0..wishes.repetitions {
+        for (index, job) in JOBS.iter().enumerate() {
+            for (place, (name, _, server)) in servers.iter().enumerate() {
+                let before = server.processor_us()?;
+                let figures = fio::run(server.uri(), VOLUME_BYTES, job, Some(wishes.time))?;
+                let processor_us = (server.processor_us()? - before) / figures.requests.max(1.0);
+                runs[place][index].push(Row {
+                    figures,
+                    processor_us,
+                });
+                done += 1;
+                let left = start.elapsed() / done * (rounds as u32 - done);
+                eprintln!(
+                    "{done} of {rounds}, {} s left: {name}, {}: {:.0} requests/s",
+                    left.as_secs(),
+                    job.name,
+                    figures.per_second
+                );
+            }
+        }
+    }
+    Ok(servers
+        .iter()
+        .zip(runs)
+        .map(|((name, promise, _), runs)| Column {
+            name: (*name).to_owned(),
+            promise: (*promise).to_owned(),
+            rows: runs.iter().map(|runs| Row::median(runs)).collect(),
+        })
+        .collect())
+}
+
+fn print(wishes: &Wishes, floor: &Floor, columns: &[Column]) -> anyhow::Result<()> {
     let commit = tool::attempt(
         "git",
         &[
@@ -54,29 +155,29 @@ fn main() -> anyhow::Result<()> {
             "HEAD",
         ],
     );
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     println!(
-        "commit {}, {} processors, {seconds} s a job\n\n{}",
+        "commit {}, {} processors, Linux {}, {} s a job, medians of {}\n",
         String::from_utf8_lossy(&commit.stdout).trim(),
         std::thread::available_parallelism()?,
-        table::markdown(&rows, PEER)
+        kernel.trim(),
+        wishes.time.as_secs(),
+        wishes.repetitions
     );
-    Ok(())
-}
-
-fn measure(server: &Server, time: Duration) -> anyhow::Result<Vec<Row>> {
-    fio::fill(server.uri(), USED_BYTES)?;
-    let mut rows = Vec::new();
-    for job in &JOBS {
-        let before = server.processor_us()?;
-        let figures = fio::run(server.uri(), USED_BYTES, job, Some(time))?;
-        let processor_us = (server.processor_us()? - before) / figures.requests.max(1.0);
-        eprintln!("{}: {:.0} requests/s", job.name, figures.per_second);
-        rows.push(Row {
-            figures,
-            processor_us,
-        });
+    for column in columns {
+        println!("* {}: {}", column.name, column.promise);
     }
-    Ok(rows)
+    println!(
+        "\nfloor of a write, depth 1: {:.0} µs (empty NBD request {:.0}, round trip {:.0}, synced append {:.0}); ours {:.0} µs, {:.2} of it\n",
+        floor.sum_us(),
+        floor.request_us,
+        floor.round_trip_us,
+        floor.append_us,
+        columns[0].rows[0].figures.median_us,
+        columns[0].rows[0].figures.median_us / floor.sum_us()
+    );
+    println!("{}", table::markdown(&JOBS, columns));
+    Ok(())
 }
 
 fn installed(program: &str) -> bool {
