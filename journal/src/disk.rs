@@ -110,7 +110,7 @@ pub trait Disk {
     /// Creates the file with `bytes` zero bytes; with `reserve` its space is allocated now (else sparse). Parent folders
     /// are made. An existing file is an error. File and name are durable on return.
     fn create(&mut self, path: &str, bytes: u64, reserve: bool) -> io::Result<FileId>;
-    /// Grows or shrinks the file; with `reserve`, new space is allocated now, so that later writes there can't find the disk full.
+    /// Grows or shrinks the file. A growth is durable with the next sync of the file, as a write is; with `reserve`, new space is allocated now, so that later writes there can't find the disk full.
     fn resize(&mut self, file: FileId, bytes: u64, reserve: bool) -> io::Result<()>;
     /// Allocates the space of a range within the file, which keeps its content: later writes there can't find the disk full, until
     /// the range is punched.

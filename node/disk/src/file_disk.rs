@@ -275,8 +275,13 @@ impl Disk for FileDisk {
     fn remove(&mut self, path: &str) -> io::Result<()> {
         let path = folders::below(&self.root, path)?;
         folders::remove_whole(&path)?;
-        self.files.retain(|_, (open, _)| !open.starts_with(&path));
-        Ok(())
+        let (gone, left): (BTreeMap<_, _>, BTreeMap<_, _>) = std::mem::take(&mut self.files)
+            .into_iter()
+            .partition(|(_, (open, _))| open.starts_with(&path));
+        self.files = left;
+        // The last to close a file that was removed gives its space back, which takes long for a large one.
+        let closing = std::thread::Builder::new().name("disk-close".into());
+        closing.spawn(move || drop(gone)).map(drop)
     }
 
     fn list(&mut self, folder: &str) -> io::Result<Vec<String>> {

@@ -329,13 +329,18 @@ impl OpenFile {
         }
     }
 
-    /// Sets the length, durably; with `reserve`, the space of what is new is allocated.
+    /// Sets the length, durably where it shrinks; with `reserve`, the space of what is new is allocated.
     pub(crate) fn resize(&self, bytes: u64, reserve: bool) -> io::Result<()> {
         let before = self.length()?;
         if reserve && bytes > before {
             reserve_space(&self.buffered, before, bytes)?;
         }
         self.buffered.set_len(bytes)?;
+        if bytes >= before {
+            // A sync covers it, as it does a write.
+            self.changed.fetch_add(1, Ordering::SeqCst);
+            return Ok(());
+        }
         // All of it: a data sync need not keep a length that only shrank.
         self.buffered.sync_all()?;
         self.sync()

@@ -73,7 +73,17 @@ impl Ring {
             .setup_coop_taskrun()
             .setup_clamp()
             .build(WRITES_MAX);
-        let ring = cooperative.or_else(|_| IoUring::new(WRITES_MAX))?;
+        let mut ring = cooperative.or_else(|_| IoUring::new(WRITES_MAX))?;
+        // Some profiles let a process have a ring and not use it.
+        let probe = opcode::Nop::new().build();
+        // SAFETY: it refers to no memory.
+        if unsafe { ring.submission().push(&probe) }.is_err() {
+            return Err(io::Error::other("a new ring is full"));
+        }
+        ring.submit_and_wait(1)?;
+        if ring.completion().next().is_none() {
+            return Err(io::Error::other("a ring completes nothing"));
+        }
         Ok(Ring {
             ring,
             in_flight: BTreeMap::new(),
@@ -176,7 +186,8 @@ fn judge(write: InFlight, result: i32) -> Collected {
                 write.file.give_direct_up();
                 Collected::ForWorker(write.into_job())
             }
-            Errno::AGAIN | Errno::INTR => Collected::ForWorker(write.into_job()),
+            // Not begun: the kernel was short of something (of a thread, where it is cancelled).
+            Errno::AGAIN | Errno::INTR | Errno::CANCELED => Collected::ForWorker(write.into_job()),
             errno => over(write, Err(errno.into())),
         },
     }

@@ -514,7 +514,7 @@ impl<D: Disk, R> Host<D, R> {
                 break;
             }
         }
-        self.make_room(now, outputs);
+        at_once |= self.make_room(now, outputs);
         self.let_sleep();
         at_once
     }
@@ -605,8 +605,9 @@ impl<D: Disk, R> Host<D, R> {
         }
     }
 
-    /// Checkpoints whoever keeps the journal from recycling, and lets clients go on that waited for room.
-    fn make_room(&mut self, now: Time, outputs: &mut Outputs<R>) {
+    /// Checkpoints whoever keeps the journal from recycling, and lets clients go on that waited for room. Returns whether that has brought
+    /// something that is to go on at once.
+    fn make_room(&mut self, now: Time, outputs: &mut Outputs<R>) -> bool {
         if self.journal.used_bytes() * 100 > self.journal.capacity_bytes() * JOURNAL_FILL_PERCENT
             && let Some((stream, _)) = self.journal.pinned_by()
             && let Some(mirror) = self.mirrors.get_mut(&VolumeId(stream.0))
@@ -635,7 +636,7 @@ impl<D: Disk, R> Host<D, R> {
         });
         // What that journalled or submitted starts now.
         self.journal.step(&mut self.disk);
-        self.step_stores(now, outputs);
+        self.step_stores(now, outputs)
     }
 
     /// What is known of each volume here.

@@ -113,7 +113,7 @@ impl HostLoop {
             } else {
                 let due = Instant::now() + self.wait();
                 let set = alarm.deadline();
-                if due + TIMER_STEP < set || due > set + TIMER_STEP {
+                if alarm.is_elapsed() || due + TIMER_STEP < set || due > set + TIMER_STEP {
                     alarm.as_mut().reset(due);
                 }
                 tokio::select! {
@@ -160,7 +160,11 @@ impl HostLoop {
         }
     }
 
-    fn wait(&self) -> Duration {
+    fn wait(&mut self) -> Duration {
+        if self.host.disk_mut().is_to_start() {
+            // The kernel did not take it: soon again.
+            return TIMER_STEP;
+        }
         let now = clock::now();
         let stopping = self.stopping.as_ref().map(|(deadline, _)| *deadline);
         let deadlines = [self.host.deadline(), stopping, self.kept_back_until];

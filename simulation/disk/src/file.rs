@@ -92,8 +92,10 @@ fn torn_write(offset: u64, data: &[u8], random: &mut Random) -> Vec<Change> {
 /// A file of the simulated disk.
 #[derive(Clone, Debug, Default)]
 pub struct SimulatedFile {
-    /// Bytes; changes of it are durable at once.
+    /// Bytes. A growth by `resize` is durable with the next sync, every other change of it at once.
     pub length: u64,
+    /// A growth that no sync has covered: the change after which it came, and the length before it.
+    grown: Option<(u64, u64)>,
     /// What readers see.
     current: Pages,
     /// What a crash leaves, before it picks from `unsynced`.
@@ -226,6 +228,7 @@ impl SimulatedFile {
 
     /// Makes the changes up to number `mark` stable.
     pub fn sync(&mut self, mark: u64) {
+        self.grown = self.grown.filter(|(after, _)| *after > mark);
         let later = self.unsynced.partition_point(|(number, _)| *number <= mark);
         let synced: Vec<Change> = self
             .unsynced
@@ -275,19 +278,33 @@ impl SimulatedFile {
             }
         }
         self.current = self.stable.clone();
+        if let Some((_, before)) = self.grown.take()
+            && random.chance(1, 2)
+        {
+            self.shrink(before);
+        }
         self.count_loose_pages();
     }
 
-    /// Changes the length, durably, together with all changes so far.
+    /// Changes the length: where it shrinks durably, together with all changes so far.
     pub fn resize(&mut self, bytes: u64) {
-        self.sync(self.changes);
         if bytes < self.length {
-            self.current.clear(bytes, self.length - bytes);
-            self.stable.clear(bytes, self.length - bytes);
-            for range in &mut self.reserved {
-                range.end = range.end.min(bytes).max(range.start);
-            }
+            self.sync(self.changes);
+            self.shrink(bytes);
             self.count_loose_pages();
+        } else if bytes > self.length {
+            self.changes += 1;
+            let before = self.grown.map_or(self.length, |(_, before)| before);
+            self.grown = Some((self.changes, before));
+            self.length = bytes;
+        }
+    }
+
+    fn shrink(&mut self, bytes: u64) {
+        self.current.clear(bytes, self.length - bytes);
+        self.stable.clear(bytes, self.length - bytes);
+        for range in &mut self.reserved {
+            range.end = range.end.min(bytes).max(range.start);
         }
         self.length = bytes;
     }

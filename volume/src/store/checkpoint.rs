@@ -179,6 +179,8 @@ impl VolumeStore {
         self.checkpoints
             .waiting
             .push_back(Waiting { ticket, op, state });
+        // It waits for the changes before it.
+        self.hurried = true;
     }
 
     /// A change failed: a checkpoint that was submitted after it would be without it, while its owner counts on it.
@@ -223,6 +225,7 @@ impl VolumeStore {
                 let id = self.ids.next_id();
                 self.jobs.insert(id, Job::CheckpointWrite);
                 self.outbox.push_back((id, op));
+                self.hurried |= running.pending.is_empty();
             }
             if running.in_flight > 0 {
                 break;

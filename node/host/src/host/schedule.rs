@@ -2,6 +2,7 @@
 
 use isthmus_engine::{Time, VolumeId};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 /// Who is to be looked at.
 #[derive(Debug, Default)]
@@ -34,8 +35,8 @@ impl Schedule {
 
     /// The first that is awake after `last`.
     pub(super) fn next_awake(&self, last: Option<VolumeId>) -> Option<VolumeId> {
-        let from = last.map_or(0, |last| last.0 + 1);
-        self.awake.range(VolumeId(from)..).next().copied()
+        let after = last.map_or(Bound::Unbounded, Bound::Excluded);
+        self.awake.range((after, Bound::Unbounded)).next().copied()
     }
 
     /// All that are awake.
@@ -90,5 +91,37 @@ impl Alarms {
     pub(super) fn due(&self, now: Time) -> impl Iterator<Item = VolumeId> + '_ {
         let due = self.by_time.iter().take_while(move |(at, _)| *at <= now);
         due.map(|(_, volume)| *volume)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_that_is_awake_comes_once_whatever_its_number() {
+        let mut schedule = Schedule::default();
+        schedule.wake_all([u64::MAX, 0, 7].map(VolumeId).into_iter());
+        let (mut seen, mut last) = (Vec::new(), None);
+        while let Some(volume) = schedule.next_awake(last) {
+            seen.push(volume.0);
+            last = Some(volume);
+        }
+        assert_eq!(seen, [0, 7, u64::MAX]);
+    }
+
+    #[test]
+    fn a_volume_has_one_time_at_most_and_none_when_it_is_gone() {
+        let mut schedule = Schedule::default();
+        schedule.ticks.set(VolumeId(1), Some(Time(5)));
+        schedule.ticks.set(VolumeId(2), Some(Time(3)));
+        schedule.ticks.set(VolumeId(1), Some(Time(9)));
+        assert_eq!(schedule.ticks.first(), Some(Time(3)));
+        schedule.wake_due(Time(5));
+        assert_eq!(schedule.take_awake(), BTreeSet::from([VolumeId(2)]));
+        schedule.forget(VolumeId(2));
+        assert_eq!(schedule.ticks.first(), Some(Time(9)));
+        schedule.ticks.set(VolumeId(1), None);
+        assert_eq!(schedule.ticks.first(), None);
     }
 }
