@@ -27,6 +27,8 @@ const JOURNAL_TAG: u16 = 1;
 const FIRST_VOLUME_TAG: u16 = 16;
 /// The journal is kept emptier than this part of it, by checkpoints of whoever holds its oldest segment.
 const JOURNAL_FILL_PERCENT: u64 = 50;
+/// Writes of the journal under way at a time: while one is made durable, the next is on its way to the disk.
+const JOURNAL_GROUPS_IN_FLIGHT: u32 = 2;
 /// Rounds of one [`Host::run`]: a bound, so that the caller's other inputs are seen.
 const ROUNDS_MAX: usize = 64;
 
@@ -135,7 +137,7 @@ impl<D: Disk, R> Host<D, R> {
         }
         let mut announced = Vec::new();
         let mut folders = Folders::open(&mut disk, me, settings, FIRST_VOLUME_TAG)?;
-        let journal = match folders.replay(&mut disk) {
+        let mut journal = match folders.replay(&mut disk) {
             Err(
                 error @ (JournalError::Damaged { .. }
                 | JournalError::BadDescription { .. }
@@ -163,6 +165,7 @@ impl<D: Disk, R> Host<D, R> {
                 (VolumeId(number), mirror)
             })
             .collect();
+        journal.set_groups_in_flight(JOURNAL_GROUPS_IN_FLIGHT);
         let journal_reserve = journal.capacity_bytes() / 4;
         let mut schedule = Schedule::default();
         schedule.wake_all(mirrors.keys().copied());

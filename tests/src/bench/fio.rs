@@ -72,20 +72,36 @@ pub struct Figures {
     pub highest_us: f64,
 }
 
-/// Fills the first `bytes` of a volume, so that reads find something and writes no fresh extents.
+/// What fio works on: the first bytes of a volume.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// The volume's NBD URI.
+    pub uri: &'a str,
+    /// The network namespace in which the client is, if not the test's own.
+    pub namespace: Option<&'a str>,
+    /// How many bytes.
+    pub bytes: u64,
+}
+
+/// Fills the place, so that reads find something and writes no fresh extents.
 ///
 /// # Errors
 /// fio fails.
-pub fn fill(uri: &str, bytes: u64) -> anyhow::Result<()> {
-    run(uri, bytes, &Job::new("fill", "write", 1 << 20, 8), None).map(drop)
+pub fn fill(place: &Place<'_>) -> anyhow::Result<()> {
+    run(place, &Job::new("fill", "write", 1 << 20, 8), None).map(drop)
 }
 
-/// Runs a job on the first `bytes` of a volume, for so long, or once over all of it.
+/// Runs a job there, for so long, or once over all of it.
 ///
 /// # Errors
 /// fio fails, or says what is not understood.
-pub fn run(uri: &str, bytes: u64, job: &Job, time: Option<Duration>) -> anyhow::Result<Figures> {
-    let mut command = tool::command(None, Duration::from_secs(300), "fio");
+pub fn run(place: &Place<'_>, job: &Job, time: Option<Duration>) -> anyhow::Result<Figures> {
+    let Place {
+        uri,
+        namespace,
+        bytes,
+    } = place;
+    let mut command = tool::command(*namespace, Duration::from_secs(300), "fio");
     command.args([
         "--name=job",
         "--ioengine=nbd",

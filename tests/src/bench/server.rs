@@ -12,7 +12,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 const READY_WITHIN: Duration = Duration::from_secs(20);
-const PORTS: [u16; 3] = [20_821, 20_822, 20_823];
+/// The first of three that a rival takes; each rival has its own.
+const PORTS_FROM: u16 = 20_820;
 
 /// Whom Isthmus is compared with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,7 +103,8 @@ impl Server {
     /// # Errors
     /// The programs can't be run or do not come up.
     pub fn rival(rival: Rival, folder: &Path, bytes: u64) -> anyhow::Result<Server> {
-        let [first, second, front] = PORTS;
+        let base = PORTS_FROM + 10 * rival as u16;
+        let [first, second, front] = [base, base + 1, base + 2];
         let image = |name: &str| -> anyhow::Result<PathBuf> {
             let image = folder.join(name);
             fs::File::create(&image)?.set_len(bytes)?;
@@ -198,9 +200,13 @@ fn spawn(command: &mut Command, is_up: impl Fn() -> bool) -> anyhow::Result<Kill
         .stdin(Stdio::null())
         .spawn()
         .with_context(|| format!("{command:?} can't be run"))?;
-    let process = Killed(child);
+    let mut process = Killed(child);
     let ready = patience::within(READY_WITHIN, || is_up().then_some(()));
-    ensure!(ready.is_some(), "{command:?} does not come up");
+    let ended = process.0.try_wait()?;
+    ensure!(
+        ready.is_some() && ended.is_none(),
+        "{command:?} does not come up"
+    );
     Ok(process)
 }
 

@@ -7,7 +7,7 @@
 use anyhow::{Context, bail};
 use std::fs;
 use std::time::{Duration, Instant};
-use tests::bench::fio::{self, JOBS};
+use tests::bench::fio::{self, JOBS, Place};
 use tests::bench::floor::{self, Floor};
 use tests::bench::server::{Rival, Server};
 use tests::bench::table::{self, Column, Row};
@@ -90,7 +90,7 @@ fn main() -> anyhow::Result<()> {
     }
     for (name, _, server) in &servers {
         eprintln!("filling {name}");
-        fio::fill(server.uri(), VOLUME_BYTES)?;
+        fio::fill(&place(server))?;
     }
     let probes = tempfile::tempdir()?;
     let mut client = verify::open(&endpoint, "demo", Duration::from_secs(10));
@@ -104,6 +104,14 @@ fn main() -> anyhow::Result<()> {
     print(&wishes, &floor, &columns)
 }
 
+fn place(server: &Server) -> Place<'_> {
+    Place {
+        uri: server.uri(),
+        namespace: None,
+        bytes: VOLUME_BYTES,
+    }
+}
+
 /// Each job at each server in turn, so that what disturbs the machine disturbs all of them.
 fn measure(
     wishes: &Wishes,
@@ -114,11 +122,11 @@ fn measure(
     let mut runs = vec![vec![Vec::new(); JOBS.len()]; servers.len()];
     for _ in 0..wishes.repetitions {
         for (index, job) in JOBS.iter().enumerate() {
-            for (place, (name, _, server)) in servers.iter().enumerate() {
+            for (index_of, (name, _, server)) in servers.iter().enumerate() {
                 let before = server.processor_us()?;
-                let figures = fio::run(server.uri(), VOLUME_BYTES, job, Some(wishes.time))?;
+                let figures = fio::run(&place(server), job, Some(wishes.time))?;
                 let processor_us = (server.processor_us()? - before) / figures.requests.max(1.0);
-                runs[place][index].push(Row {
+                runs[index_of][index].push(Row {
                     figures,
                     processor_us,
                 });

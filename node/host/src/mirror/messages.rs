@@ -5,7 +5,7 @@ use crate::output::Lane;
 use crate::status::FaultKind;
 use crate::wire::{self, Copying, Record, TAG_COPY, TAG_MESSAGE, decode_record, decode_value};
 use bytes::Bytes;
-use isthmus_engine::{Message, NodeId, RecordKind};
+use isthmus_engine::{Entry, Message, NodeId, RecordKind};
 use isthmus_mutation::Mutation;
 
 /// What came on the write lane, decoded.
@@ -78,8 +78,11 @@ impl<R> Mirror<R> {
                     return;
                 }
                 if !self.has_space_to_follow(&record.0) {
-                    let range = record.0.entry.range;
-                    if self.space.short_since.is_none() {
+                    let Entry {
+                        position, range, ..
+                    } = record.0.entry;
+                    // Space may have come back since the last look: it is looked for once for each record, before it is given up.
+                    if self.space.short_since.is_none() || self.space.looks_again_for(position) {
                         self.want_space_for(&[range]);
                         return;
                     }

@@ -6,7 +6,7 @@ use crate::output::{ClientError, Lane, OutgoingFrame};
 use crate::status::FaultKind;
 use crate::wire::{Copying, TAG_COPY, encode_value};
 use bytes::Bytes;
-use isthmus_engine::{BlockRange, NodeId, RecordKind, Seq, Time};
+use isthmus_engine::{BlockRange, NodeId, Position, RecordKind, Seq, Time};
 use isthmus_journal::Disk;
 use isthmus_volume::EXTENT_BLOCKS;
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,6 +31,8 @@ pub(super) struct Space {
     asked: Option<(Time, BTreeMap<NodeId, bool>)>,
     /// Who waits for an answer from here.
     askers: BTreeSet<NodeId>,
+    /// The last record for which space was looked for although there was none a moment ago.
+    looked_for: Option<Position>,
 }
 
 impl Space {
@@ -38,6 +40,11 @@ impl Space {
     pub(super) fn found(&mut self) {
         self.short_since = None;
         self.asked = None;
+    }
+
+    /// Whether space is to be looked for once more, for this record: true once.
+    pub(super) fn looks_again_for(&mut self, record: Position) -> bool {
+        self.looked_for.replace(record) != Some(record)
     }
 
     pub(super) fn note_answer(&mut self, from: NodeId, short: bool) {
