@@ -1,14 +1,16 @@
 //! Compares a cluster of ours with other servers, by the same fio jobs on the same machine and disk, in turn, and prints one table in
 //! Markdown: medians over the repetitions.
 //!
-//! `bench-compare [SECONDS [REPETITIONS [RIVAL...]]]`: how long each job runs (5 by default), how often (3), and against whom (all that
-//! are installed).
+//! `bench-compare [--picture FILE] [SECONDS [REPETITIONS [RIVAL...]]]`: how long each job runs (5 by default), how often (3), and against
+//! whom (all that are installed). The picture is an SVG.
 
 use anyhow::{Context, bail};
 use std::fs;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tests::bench::fio::{self, JOBS, Place};
 use tests::bench::floor::{self, Floor};
+use tests::bench::picture;
 use tests::bench::server::{Rival, Server};
 use tests::bench::table::{self, Column, Row};
 use tests::cluster::config::Timing;
@@ -22,11 +24,17 @@ struct Wishes {
     time: Duration,
     repetitions: usize,
     rivals: Vec<Rival>,
+    picture: Option<PathBuf>,
 }
 
 impl Wishes {
     fn read() -> anyhow::Result<Wishes> {
-        let mut words = std::env::args().skip(1);
+        let mut words = std::env::args().skip(1).peekable();
+        let mut picture = None;
+        if words.next_if_eq("--picture").is_some() {
+            let file = words.next().context("--picture takes a file's name")?;
+            picture = Some(PathBuf::from(file));
+        }
         let mut number = |what: &str, usual: u64| match words.next() {
             Some(word) => word
                 .parse()
@@ -62,6 +70,7 @@ impl Wishes {
             time,
             repetitions,
             rivals,
+            picture,
         })
     }
 }
@@ -164,14 +173,15 @@ fn print(wishes: &Wishes, floor: &Floor, columns: &[Column]) -> anyhow::Result<(
         ],
     );
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    println!(
-        "commit {}, {} processors, Linux {}, {} s a job, medians of {}\n",
+    let title = format!(
+        "commit {}, {} processors, Linux {}, {} s a job, medians of {}",
         String::from_utf8_lossy(&commit.stdout).trim(),
         std::thread::available_parallelism()?,
         kernel.trim(),
         wishes.time.as_secs(),
         wishes.repetitions
     );
+    println!("{title}\n");
     for column in columns {
         println!("* {}: {}", column.name, column.promise);
     }
@@ -185,6 +195,10 @@ fn print(wishes: &Wishes, floor: &Floor, columns: &[Column]) -> anyhow::Result<(
         columns[0].rows[0].figures.median_us / floor.sum_us()
     );
     println!("{}", table::markdown(&JOBS, columns));
+    if let Some(file) = &wishes.picture {
+        fs::write(file, picture::svg(&title, &JOBS, columns))
+            .with_context(|| format!("can't write {}", file.display()))?;
+    }
     Ok(())
 }
 
