@@ -190,8 +190,8 @@ pub struct VolumeRecord {
     pub opened_set: BTreeSet<ReplicaId>,
     /// The set under the primary whose rights ended last, i.e. whose grants the next primary has to see out.
     pub granted_set: BTreeSet<ReplicaId>,
-    /// The replicas that hold the volume whole, as it is or as it once was: those in the set, and those that have left it and have
-    /// not begun to copy since. Only these can serve where the operator accepts a loss: a replica half way through a copy holds a
+    /// The replicas that hold the volume whole, as it is or as it once was: those in the set, and those that have left an opened one and
+    /// have not begun to copy since. Only these can serve where the operator accepts a loss: a replica half way through a copy holds a
     /// mixture that never was.
     pub complete: BTreeSet<ReplicaId>,
     /// How the last primary's rights ended.

@@ -106,6 +106,10 @@ impl Catalog {
         }
         let volume = self.volume_mut(id)?;
         volume.opened = true;
+        if !volume.served {
+            // Who had no part in the first opening may not even have made its replica.
+            volume.complete = volume.in_sync.clone();
+        }
         volume.served = true;
         // From now on the primary's rights are out, until it releases them.
         volume.handover = Handover::Taken;

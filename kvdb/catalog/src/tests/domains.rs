@@ -102,6 +102,30 @@ fn accepting_data_loss_takes_the_replicas_that_answer_and_says_so() {
 }
 
 #[test]
+fn a_replica_that_had_no_part_in_the_first_opening_is_not_complete() {
+    let mut cluster = Cluster::with_volume();
+    cluster.done(cluster.promote(1));
+    cluster.done(cluster.shrink(1, &[2]));
+    assert_eq!(
+        cluster.demo().complete,
+        replicas(&[1, 2]),
+        "all are empty until one has served"
+    );
+    cluster.done(cluster.open(1));
+    assert_eq!(cluster.demo().complete, replicas(&[1]));
+    cluster.done(Command::Deactivate {
+        domain: A,
+        answering: nodes(&[2, 3]),
+        accept_data_loss: true,
+    });
+    assert_eq!(
+        cluster.demo().in_sync,
+        replicas(&[1]),
+        "it waits for the site that holds it"
+    );
+}
+
+#[test]
 fn a_replica_that_is_being_copied_over_never_serves_not_even_where_a_loss_is_accepted() {
     let mut cluster = Cluster::with_volume();
     cluster.serve(1);
