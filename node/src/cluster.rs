@@ -16,7 +16,6 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 const PROPOSE_WITHIN: Duration = Duration::from_secs(5);
-const CONFIRM_WITHIN: Duration = Duration::from_secs(1);
 const OBSERVE_WITHIN: Duration = Duration::from_millis(500);
 
 /// What this node says about itself.
@@ -117,8 +116,8 @@ impl ClusterAccess for Cluster {
         answer.map_err(|error| Unavailable(error.to_string()))
     }
 
-    async fn confirmed(&self) -> Result<Arc<Catalog>, Unavailable> {
-        let catalog = self.own.kvdb.confirm_within(CONFIRM_WITHIN).await;
+    async fn confirmed(&self, within: Duration) -> Result<Arc<Catalog>, Unavailable> {
+        let catalog = self.own.kvdb.confirm_within(within).await;
         catalog.map_err(|error| Unavailable(error.to_string()))
     }
 

@@ -65,7 +65,13 @@ impl Completions {
 
     /// Adds one. The caller is woken by the first after a collection only: it collects all there are.
     pub(crate) fn push(&self, completion: Completion) {
-        self.push_all(&mut vec![completion]);
+        let mut list = self.list.lock();
+        let first = list.is_empty();
+        list.push(completion);
+        drop(list);
+        if first {
+            (self.waker)();
+        }
     }
 
     /// Adds some, and leaves none behind.

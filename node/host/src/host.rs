@@ -3,6 +3,7 @@
 mod closed;
 mod opening;
 mod schedule;
+mod scrub;
 
 use crate::mirror::{Context, Mirror, Recovering};
 use crate::output::{ClientError, ClientRequest, Lane, Outcome, Outputs};
@@ -17,10 +18,10 @@ use isthmus_engine::{
 use isthmus_journal::{Disk, Journal, JournalError, Lsn, OpId, Shape};
 use opening::{Folders, give_journal_up};
 use schedule::Schedule;
+pub use scrub::ScrubPace;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 const JOURNAL_FOLDER: &str = "journal";
 const JOURNAL_TAG: u16 = 1;
@@ -31,24 +32,6 @@ const JOURNAL_FILL_PERCENT: u64 = 50;
 const JOURNAL_GROUPS_IN_FLIGHT: u32 = 2;
 /// Rounds of one [`Host::run`]: a bound, so that the caller's other inputs are seen.
 const ROUNDS_MAX: usize = 64;
-
-/// How fast, and how often, all blocks are read to find bad ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ScrubPace {
-    /// Bytes per second, over all volumes of the node; 0: never.
-    pub bytes_per_second: u64,
-    /// From the end of a volume's pass to the next.
-    pub pause: Duration,
-}
-
-impl Default for ScrubPace {
-    fn default() -> ScrubPace {
-        ScrubPace {
-            bytes_per_second: 4 << 20,
-            pause: Duration::from_secs(168 * 3600),
-        }
-    }
-}
 
 /// Who this host is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -191,18 +174,6 @@ impl<D: Disk, R> Host<D, R> {
             next_scrub: now,
             scrubbed: VolumeId(0),
         })
-    }
-
-    /// Sets how fast and how often blocks are read to find bad ones.
-    pub fn set_scrub(&mut self, pace: ScrubPace) {
-        self.scrub = pace;
-    }
-
-    /// Begins a pass of the scrub over all volumes now.
-    pub fn scrub_now(&mut self, now: Time) {
-        self.mirrors.values_mut().for_each(Mirror::scrub_now);
-        self.wake_all();
-        self.next_scrub = now;
     }
 
     /// The replica that this host keeps of each volume, by its identity.
@@ -471,27 +442,6 @@ impl<D: Disk, R> Host<D, R> {
             .chain(self.schedule.ticks.first())
             .chain(scrub.map(|due| due.max(self.next_scrub)))
             .min()
-    }
-
-    /// Reads one extent to find bad blocks, of the volume whose turn it is.
-    fn scrub(&mut self, now: Time) {
-        if now < self.next_scrub || self.scrub.bytes_per_second == 0 {
-            return;
-        }
-        let wants = |volume: &VolumeId| {
-            let due = self.mirrors.get(volume).and_then(Mirror::next_scrub);
-            due.is_some_and(|due| due <= now)
-        };
-        let due = self.schedule.scrubs.due(now).filter(wants);
-        let next = due.min_by_key(|volume| (*volume <= self.scrubbed, *volume));
-        let Some(volume) = next else { return };
-        self.scrubbed = volume;
-        self.schedule.wake(volume);
-        if let Some(mirror) = self.mirrors.get_mut(&volume) {
-            let bytes = mirror.scrub_on(now, self.scrub.pause);
-            let takes = u128::from(bytes) * 1_000_000_000 / u128::from(self.scrub.bytes_per_second);
-            self.next_scrub = now + Duration::from_nanos(u64::try_from(takes).unwrap_or(u64::MAX));
-        }
     }
 
     /// Lets everything go on that can: journal, extents, timers. Call it after each batch of inputs: what came in together is

@@ -5,6 +5,7 @@ use isthmus_catalog::{Answer, Catalog, Cause, Command, RequestId};
 use isthmus_engine::NodeId;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// kvdb can't be asked now: no majority of its voters answers in time.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -29,6 +30,12 @@ pub struct Observation {
 /// What every node was last heard to say.
 pub type Observations = BTreeMap<NodeId, Observation>;
 
+/// What is shown says whether it is confirmed, so it does not wait long.
+pub const SHOWN_WITHIN: Duration = Duration::from_secs(1);
+/// What is to be changed is decided on a confirmed catalog. A site is mostly deactivated just after it died, with kvdb's leader as like as
+/// not: this is longer than the election of the next one.
+pub const DECIDED_WITHIN: Duration = Duration::from_secs(3);
+
 /// All that the API needs of the cluster. Every method answers or gives up within a bounded time.
 pub trait ClusterAccess: Send + Sync + 'static {
     /// Has a command applied, once per id, wherever kvdb's leader is. Gives up after about 5 s.
@@ -39,8 +46,11 @@ pub trait ClusterAccess: Send + Sync + 'static {
         command: Command,
     ) -> impl Future<Output = Result<Answer, Unavailable>> + Send;
 
-    /// The catalog as a majority has it now or later. Gives up after about 1 s.
-    fn confirmed(&self) -> impl Future<Output = Result<Arc<Catalog>, Unavailable>> + Send;
+    /// The catalog as a majority has it now or later.
+    fn confirmed(
+        &self,
+        within: Duration,
+    ) -> impl Future<Output = Result<Arc<Catalog>, Unavailable>> + Send;
 
     /// The catalog as this node has applied it; may be old.
     fn local(&self) -> Arc<Catalog>;

@@ -1,10 +1,10 @@
 //! Handlers that change something: each makes one command for kvdb, which applies it once per request id.
 
-use crate::api::access::{ClusterAccess, now_ms};
+use crate::api::access::{ClusterAccess, DECIDED_WITHIN, now_ms};
 use crate::api::errors::HttpError;
 use crate::api::facts::Facts;
 use crate::api::input;
-use crate::api::reads::facts;
+use crate::api::reads;
 use crate::api::routes::Api;
 use axum::Json;
 use axum::body::Bytes;
@@ -68,7 +68,7 @@ pub async fn activate<A: ClusterAccess>(
         }
     }
     let why = input::reason(&change.reason)?;
-    let catalog = api.cluster.confirmed().await?;
+    let catalog = api.cluster.confirmed(DECIDED_WITHIN).await?;
     let domain = find(&catalog, &name)?;
     let plan = vec![
         format!("the nodes of {name} catch up with kvdb; until then they serve nothing"),
@@ -94,9 +94,10 @@ pub async fn deactivate<A: ClusterAccess>(
     let id = api.request_id(&headers)?;
     let change: DomainChange = input::body(&headers, &bytes)?;
     let why = input::reason(&change.reason)?;
-    let facts = facts(api.cluster.as_ref()).await;
+    let mut facts = reads::facts(api.cluster.as_ref()).await;
     if !facts.confirmed {
-        api.cluster.confirmed().await?;
+        api.cluster.confirmed(DECIDED_WITHIN).await?;
+        facts = reads::facts(api.cluster.as_ref()).await;
     }
     let domain = find(&facts.catalog, &name)?;
     let answering = facts.answering();
@@ -263,7 +264,7 @@ pub async fn create_volume<A: ClusterAccess>(
     let preferred_domain = match &wanted.preferred_domain {
         None => None,
         Some(name) => {
-            let catalog = api.cluster.confirmed().await?;
+            let catalog = api.cluster.confirmed(DECIDED_WITHIN).await?;
             let domain = catalog
                 .domains
                 .iter()
@@ -351,7 +352,7 @@ pub async fn delete_volume<A: ClusterAccess>(
     headers: HeaderMap,
 ) -> Result<Json<VolumeDeleted>, HttpError> {
     let id = api.request_id(&headers)?;
-    let catalog = api.cluster.confirmed().await?;
+    let catalog = api.cluster.confirmed(DECIDED_WITHIN).await?;
     let found = catalog
         .volumes
         .iter()

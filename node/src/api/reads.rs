@@ -1,6 +1,6 @@
 //! Handlers that change nothing.
 
-use crate::api::access::{ClusterAccess, now_ms};
+use crate::api::access::{ClusterAccess, SHOWN_WITHIN, now_ms};
 use crate::api::errors::HttpError;
 use crate::api::facts::Facts;
 use crate::api::routes::Api;
@@ -16,7 +16,8 @@ use std::sync::Arc;
 
 /// What can be known now: confirmed where a majority answers, else what this node knows.
 pub async fn facts<A: ClusterAccess>(cluster: &A) -> Facts {
-    let (confirmed, observations) = tokio::join!(cluster.confirmed(), cluster.observe());
+    let (confirmed, observations) =
+        tokio::join!(cluster.confirmed(SHOWN_WITHIN), cluster.observe());
     let (catalog, confirmed) = match confirmed {
         Ok(catalog) => (catalog, true),
         Err(_) => (cluster.local(), false),

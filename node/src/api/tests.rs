@@ -1,6 +1,6 @@
 //! The routes over a catalog in memory.
 
-use crate::api::access::{ClusterAccess, Observation, Observations, Unavailable};
+use crate::api::access::{ClusterAccess, Observation, Observations, SHOWN_WITHIN, Unavailable};
 use crate::api::routes::{OPENAPI, router};
 use axum::body::{Body, to_bytes};
 use axum::http::{Method, Request, StatusCode};
@@ -12,6 +12,7 @@ use isthmus_engine::{DomainId, Incarnation, NodeId, ReplicaId, VolumeId};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::time::Duration;
 use tower::ServiceExt;
 
 /// Two data nodes and a witness; all answer unless said otherwise.
@@ -142,14 +143,14 @@ impl ClusterAccess for Memory {
         cause: Cause,
         command: Command,
     ) -> Result<Answer, Unavailable> {
-        self.confirmed().await?;
+        self.confirmed(SHOWN_WITHIN).await?;
         Ok(self
             .catalog
             .lock()
             .apply(&isthmus_catalog::Request { id, cause, command }))
     }
 
-    async fn confirmed(&self) -> Result<Arc<Catalog>, Unavailable> {
+    async fn confirmed(&self, _within: Duration) -> Result<Arc<Catalog>, Unavailable> {
         if *self.quorum.lock() {
             Ok(self.local())
         } else {

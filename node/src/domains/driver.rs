@@ -1,6 +1,6 @@
 //! Carries domain updates on, on the node that leads kvdb.
 
-use crate::api::access::{ClusterAccess, now_ms};
+use crate::api::access::{ClusterAccess, SHOWN_WITHIN, now_ms};
 use crate::clock;
 use crate::domains::step::{Step, Update, View};
 use isthmus_catalog::{Answer, Catalog, Cause, DomainUpdate, RequestId, UpdateStatus};
@@ -83,7 +83,7 @@ impl<A: ClusterAccess> Driver<A> {
             return;
         }
         let (catalog, observations) =
-            tokio::join!(self.cluster.confirmed(), self.cluster.observe());
+            tokio::join!(self.cluster.confirmed(SHOWN_WITHIN), self.cluster.observe());
         let Ok(catalog) = catalog else { return };
         let records: Vec<DomainUpdate> = in_progress(&catalog).cloned().collect();
         let names: BTreeSet<&str> = records.iter().map(|record| record.name.as_str()).collect();

@@ -24,14 +24,16 @@ impl HostLoop {
     /// something.
     pub(super) fn hand_out(&mut self) -> bool {
         let any = !self.outputs.frames.is_empty() || !self.outputs.replies.is_empty();
-        let frames = std::mem::take(&mut self.outputs.frames);
-        self.send(frames);
-        for (ticket, outcome) in std::mem::take(&mut self.outputs.replies) {
+        let mut frames = std::mem::take(&mut self.outputs.frames);
+        self.send(&mut frames);
+        let mut replies = std::mem::take(&mut self.outputs.replies);
+        for (ticket, outcome) in replies.drain(..) {
             match ticket {
                 Ticket::Attach { .. } => self.answer_attach(ticket, outcome),
                 ticket => answer(ticket, outcome),
             }
         }
+        self.keep_memory(frames, replies);
         for (volume, proposal) in std::mem::take(&mut self.outputs.proposals) {
             self.propose(volume, proposal);
         }
@@ -67,7 +69,17 @@ impl HostLoop {
         any
     }
 
-    fn send(&mut self, frames: Vec<OutgoingFrame>) {
+    /// The next round's frames and replies go where these were, unless there are some already.
+    fn keep_memory(&mut self, frames: Vec<OutgoingFrame>, replies: Vec<(Ticket, Outcome)>) {
+        if self.outputs.frames.is_empty() {
+            self.outputs.frames = frames;
+        }
+        if self.outputs.replies.is_empty() {
+            self.outputs.replies = replies;
+        }
+    }
+
+    fn send(&mut self, frames: &mut Vec<OutgoingFrame>) {
         let mut broken: BTreeSet<NodeId> = BTreeSet::new();
         for OutgoingFrame {
             to,
@@ -75,7 +87,7 @@ impl HostLoop {
             lane,
             head,
             body,
-        } in frames
+        } in frames.drain(..)
         {
             let (Some(transport), Some(session)) =
                 (self.outlet.transport(), self.sessions.get(&to))

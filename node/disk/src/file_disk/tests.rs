@@ -40,9 +40,7 @@ impl Bench {
     }
 
     fn submit(&mut self, op: DiskOp) -> OpId {
-        let id = self.ids.next_id();
-        self.disk.submit(id, op).unwrap();
-        id
+        submit(&mut self.disk, &mut self.ids, op)
     }
 
     /// Collects until `count` have completed, sleeping on the waker alone.
@@ -81,6 +79,12 @@ impl Bench {
             Done::Finished => panic!("a read gives bytes"),
         }
     }
+}
+
+fn submit(disk: &mut FileDisk, ids: &mut OpIds, op: DiskOp) -> OpId {
+    let id = ids.next_id();
+    disk.submit(id, op).unwrap();
+    id
 }
 
 fn write(file: FileId, offset: u64, data: &[u8], durable: bool) -> DiskOp {

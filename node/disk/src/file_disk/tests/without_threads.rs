@@ -33,9 +33,7 @@ impl Bench {
     }
 
     fn submit(&mut self, op: DiskOp) -> OpId {
-        let id = self.ids.next_id();
-        self.disk.submit(id, op).unwrap();
-        id
+        submit(&mut self.disk, &mut self.ids, op)
     }
 
     /// Waits until `count` have completed; what is kept back stays so.
