@@ -190,6 +190,10 @@ fn start_transport(
         certificates,
     );
     settings.peers = others(config).collect();
+    settings.bulk = match config.link.bulk {
+        isthmus_config::Bulk::Tls => isthmus_transport::Bulk::Tls,
+        isthmus_config::Bulk::Quic => isthmus_transport::Bulk::Quic,
+    };
     let switchboard = Switchboard {
         kvdb: kvdb.clone(),
         data_path: Arc::clone(data_path),

@@ -36,6 +36,9 @@ pub struct Config {
     pub listen: Listen,
     /// How it proves who it is.
     pub tls: Tls,
+    /// How it talks to the other nodes.
+    #[serde(default)]
+    pub link: Link,
     /// How long things may take.
     #[serde(default)]
     pub timing: Timing,
@@ -97,7 +100,7 @@ impl fmt::Display for ClusterId {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Listen {
-    /// For other nodes (QUIC, UDP).
+    /// For other nodes: QUIC over UDP, and TLS over TCP, both at this number.
     pub peer: SocketAddr,
     /// For the admin API (plain HTTP): a loopback address.
     pub api: SocketAddr,
@@ -115,6 +118,25 @@ pub struct Tls {
     pub certificate: PathBuf,
     /// Its private key.
     pub key: PathBuf,
+}
+
+/// How a node talks to the others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Link {
+    /// What carries mirrored writes and resync of the links that this node dials: the node with the lower id dials, the other takes either.
+    pub bulk: Bulk,
+}
+
+/// What carries mirrored writes and resync. Both are encrypted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Bulk {
+    /// TLS over TCP: the least work and time for a write.
+    #[default]
+    Tls,
+    /// QUIC over UDP: where TCP is not let through, or packets are often lost.
+    Quic,
 }
 
 /// How long things may take, in milliseconds. The same on all nodes.

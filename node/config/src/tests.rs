@@ -146,6 +146,11 @@ fn what_is_wrong_is_refused_with_its_key_and_what_to_do() {
             "[journal]\nsegments = 1\n[tls]",
             &["journal.segments", "4 to 1024"],
         ),
+        (
+            "[tls]",
+            "[link]\nbulk = \"plain\"\n[tls]",
+            &["plain", "`tls` or `quic`"],
+        ),
     ];
     for (from, to, words) in cases {
         assert!(SOUND.contains(from), "{from}");

@@ -1,6 +1,8 @@
 //! [`FileDisk`]: the files of one data directory as the [`Disk`] of a host.
 
+use crate::aligned::AlignedBuffer;
 use crate::folders;
+use crate::lone::{LONE_BYTES_MAX, Lone};
 use crate::open_file::{Attempt, OpenFile, reserve_space, write_zeroes};
 use crate::ring::{Collected, Ring};
 use crate::workers::{Completion, Completions, Job, Work, Workers};
@@ -13,6 +15,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Operations submitted and not yet collected, at most.
 pub const OPERATIONS_IN_FLIGHT_MAX: usize = 4096;
@@ -55,6 +58,10 @@ pub struct FileDisk {
     durable_writers: Workers,
     /// Takes durable writes instead of a worker, where it can.
     ring: Option<Ring>,
+    /// Durable writes that wait for [`FileDisk::start`].
+    to_start: Vec<Job>,
+    lone: Lone,
+    buffer: AlignedBuffer,
     keeps_back: bool,
     kept_back: Vec<Job>,
     kept_back_bytes: usize,
@@ -84,6 +91,9 @@ impl FileDisk {
             durable_writers: Workers::start("disk-durable", DURABLE_WRITERS, 1, &completions)?,
             completions,
             ring: None,
+            to_start: Vec::new(),
+            lone: Lone::new(),
+            buffer: AlignedBuffer::default(),
             keeps_back: false,
             kept_back: Vec::new(),
             kept_back_bytes: 0,
@@ -105,14 +115,54 @@ impl FileDisk {
 
     /// Whether [`FileDisk::start`] has something to do.
     pub fn is_to_start(&mut self) -> bool {
-        self.ring.as_mut().is_some_and(Ring::is_to_start)
+        !self.to_start.is_empty() || self.ring.as_mut().is_some_and(Ring::is_to_start)
     }
 
     /// Begins the durable writes that were submitted. It may take a while (a device that is told costs a virtual machine some 60 us), so
-    /// whoever has something to send does that first.
-    pub fn start(&mut self) {
+    /// whoever has something to send does that first. Where short writes come one by one and the device is quick, it waits until the
+    /// write is done; with `busy`, because the caller knows of something else to do, it does not.
+    pub fn start(&mut self, busy: bool) {
+        let alone = self.to_start.len() == 1 && self.ring.as_ref().is_some_and(Ring::is_idle);
+        let short = |job: &Job| job.bytes <= LONE_BYTES_MAX && job.can_be_direct();
+        if !alone || !self.to_start.iter().all(short) {
+            self.lone.crowd();
+        } else if self.lone.is_to_be_waited_for() && !busy {
+            return self.wait_for_it();
+        }
+        for job in std::mem::take(&mut self.to_start) {
+            self.hand_to_ring(job);
+        }
         if let Some(ring) = &mut self.ring {
             ring.start();
+        }
+    }
+
+    /// Does the one write that is to start.
+    fn wait_for_it(&mut self) {
+        let Some(job) = self.to_start.pop() else {
+            return;
+        };
+        let start = Instant::now();
+        let completion = job.run(&mut self.buffer);
+        self.lone.took(start.elapsed());
+        self.completions.push(completion);
+    }
+
+    fn hand_to_ring(&mut self, job: Job) {
+        let refused = match (&mut self.ring, job) {
+            (
+                Some(ring),
+                Job {
+                    id,
+                    bytes,
+                    file,
+                    work: Work::WriteDurably { offset, parts },
+                },
+            ) => ring.write(id, bytes, file, offset, parts).err(),
+            (_, job) => Some(job),
+        };
+        if let Some(job) = refused {
+            self.hand_to_worker(job);
         }
     }
 
@@ -147,19 +197,9 @@ impl FileDisk {
         if matches!(job.work, Work::Sync | Work::Punch { .. }) {
             self.hurry();
         }
-        let refused = match (&mut self.ring, job) {
-            (
-                Some(ring),
-                Job {
-                    id,
-                    bytes,
-                    file,
-                    work: Work::WriteDurably { offset, parts },
-                },
-            ) => ring.write(id, bytes, file, offset, parts).err(),
-            (_, job) => Some(job),
-        };
-        if let Some(job) = refused {
+        if self.ring.is_some() && matches!(job.work, Work::WriteDurably { .. }) {
+            self.to_start.push(job);
+        } else {
             self.hand_to_worker(job);
         }
     }

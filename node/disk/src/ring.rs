@@ -135,6 +135,11 @@ impl Ring {
         Ok(())
     }
 
+    /// Whether it has no write.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.in_flight.is_empty()
+    }
+
     /// Whether [`Ring::start`] has something to do.
     pub(crate) fn is_to_start(&mut self) -> bool {
         !self.ring.submission().is_empty()

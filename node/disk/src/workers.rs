@@ -99,6 +99,25 @@ pub(crate) struct Job {
     pub(crate) work: Work,
 }
 
+impl Job {
+    /// Whether it is a write for which the kernel needs no page cache, as far as is known.
+    pub(crate) fn can_be_direct(&self) -> bool {
+        match self.work {
+            Work::WriteDurably { offset, .. } => self.file.direct_for(offset, self.bytes).is_some(),
+            _ => false,
+        }
+    }
+
+    /// Does it on this thread.
+    pub(crate) fn run(self, buffer: &mut AlignedBuffer) -> Completion {
+        Completion {
+            id: self.id,
+            bytes: self.bytes,
+            result: self.work.run(&self.file, buffer),
+        }
+    }
+}
+
 #[derive(Default)]
 struct Queue {
     jobs: VecDeque<Job>,
@@ -189,12 +208,7 @@ fn work(shared: &Shared) {
             }
         };
         drop(queue);
-        let result = job.work.run(&job.file, &mut buffer);
-        done.push(Completion {
-            id: job.id,
-            bytes: job.bytes,
-            result,
-        });
+        done.push(job.run(&mut buffer));
         if done.len() >= shared.together {
             shared.completions.push_all(&mut done);
         }

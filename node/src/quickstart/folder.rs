@@ -5,7 +5,7 @@ use crate::quickstart::ports::{PortOptions, Ports};
 use crate::random;
 use anyhow::{Context, bail, ensure};
 use isthmus_config::{
-    Cluster, ClusterId, Config, Domain, Journal, Listen, Member, Role, Scrub, Timing, Tls,
+    Cluster, ClusterId, Config, Domain, Journal, Link, Listen, Member, Role, Scrub, Timing, Tls,
 };
 use isthmus_disk::DirectoryLock;
 use isthmus_engine::NodeId;
@@ -156,6 +156,7 @@ impl Folder {
                 certificate: files.certificate,
                 key: files.key,
             },
+            link: Link::default(),
             timing: Timing::default(),
             journal: Journal::default(),
             scrub: Scrub::default(),

@@ -26,7 +26,7 @@ pub struct PortOptions {
     /// NBD port of site-b [default: 10810]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     pub nbd_port_b: Option<u16>,
-    /// First of three UDP ports between the nodes [default: 9540]
+    /// First of three ports (UDP and TCP) between the nodes [default: 9540]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=65533))]
     pub peer_port_base: Option<u16>,
     /// First of three ports of the admin API [default: 9440]
@@ -84,7 +84,7 @@ pub fn check_free(configs: &[Config], data_dir: &Path) -> anyhow::Result<()> {
             .nbd
             .map(|address| (address, "NBD", flag, tcp(address)));
         let fixed = [
-            (listen.peer, "peer", "--peer-port-base", udp(listen.peer)),
+            (listen.peer, "peer", "--peer-port-base", both(listen.peer)),
             (listen.api, "API", "--api-port-base", tcp(listen.api)),
         ];
         for (address, what, flag, free) in fixed.into_iter().chain(nbd) {
@@ -105,6 +105,9 @@ fn tcp(address: SocketAddr) -> io::Result<()> {
     TcpListener::bind(address).map(drop)
 }
 
-fn udp(address: SocketAddr) -> io::Result<()> {
-    UdpSocket::bind(address).map(drop)
+fn both(address: SocketAddr) -> io::Result<()> {
+    let udp = UdpSocket::bind(address)?;
+    tcp(address)?;
+    drop(udp);
+    Ok(())
 }

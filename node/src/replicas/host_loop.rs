@@ -137,7 +137,8 @@ impl HostLoop {
                     // It goes on its way first: the peer's journal takes longer than this one.
                     tokio::task::yield_now().await;
                 }
-                self.host.disk_mut().start();
+                let busy = !self.receiver.is_empty();
+                self.host.disk_mut().start(busy);
             }
             self.look_at_kept_back();
             if self.is_over() {

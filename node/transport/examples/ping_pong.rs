@@ -1,9 +1,9 @@
 //! Two nodes in one process on loopback: 4 KiB frames out, 64 B frames back; p50 and p99 at depth 1, MiB/s at depth 32.
-//! Usage: `ping_pong [FRAMES]`.
+//! Usage: `ping_pong [FRAMES [quic]]`.
 
 use bytes::Bytes;
 use isthmus_engine::{NodeId, VolumeId};
-use isthmus_transport::{Answer, Authority, Config, Handler, Lane, SessionId, Transport};
+use isthmus_transport::{Answer, Authority, Bulk, Config, Handler, Lane, SessionId, Transport};
 use std::error::Error;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
@@ -124,6 +124,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         authority.issue(&folder, "near", NodeId(1))?,
     );
     config.peers = vec![(NodeId(2), far_transport.local_address()?.to_string())];
+    if std::env::args().nth(2).as_deref() == Some("quic") {
+        config.bulk = Bulk::Quic;
+    }
     let start = Instant::now();
     let near = Transport::start(config, Arc::new(Near(Mutex::new(sender))))?;
     std::fs::remove_dir_all(&folder)?;

@@ -40,7 +40,7 @@ pub(crate) async fn call(
         .acquire()
         .await
         .map_err(|_| CallError::Broken)?;
-    let streams = session.connection(Class::Control).open_bi().await;
+    let streams = session.streams(Class::Control).open_bi().await;
     let (mut send, mut receive) = streams.map_err(|_| CallError::Broken)?;
     write(&mut send, service, request)
         .await
@@ -60,7 +60,7 @@ pub(crate) async fn accept_calls(session: Arc<Session>) {
     let mut answering = JoinSet::new();
     loop {
         let streams = tokio::select! {
-            streams = session.connection(Class::Control).accept_bi() => streams,
+            streams = session.streams(Class::Control).accept_bi() => streams,
             Some(_) = answering.join_next() => continue,
         };
         let Ok((send, receive)) = streams else { return };

@@ -1,14 +1,18 @@
 //! Dialing: three connections to a peer with a higher number, again and again.
 
 use crate::certificates::node_name;
-use crate::peer::{Connections, Peer};
-use crate::quic::is_node;
+use crate::peer::{Connections, Link, Peer};
+use crate::quic::peer_certificates;
 use crate::session::Session;
-use crate::transport::Shared;
+use crate::tls::TlsSocket;
+use crate::transport::{Bulk, Shared};
+use crate::trust::is_node;
 use crate::wire::{Class, Hello, WELCOME_BYTES, decode_welcome};
+use bytes::Buf;
 use quinn::{Connection, RecvStream, SendStream};
 use std::error::Error;
-use std::net::SocketAddr;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
@@ -52,7 +56,7 @@ pub(crate) async fn dial_forever(shared: Arc<Shared>, peer: Arc<Peer>) {
 }
 
 async fn dial(shared: &Shared, peer: &Peer, attempt: u64) -> Result<Connections, Failure> {
-    let local = shared.endpoint.local_addr()?;
+    let local = shared.ports.endpoint.local_addr()?;
     let addresses = tokio::net::lookup_host(&peer.address).await?;
     let address = addresses
         .into_iter()
@@ -69,23 +73,33 @@ async fn dial(shared: &Shared, peer: &Peer, attempt: u64) -> Result<Connections,
             process: shared.process,
             attempt,
         };
-        greet(shared, peer, address, hello)
+        async move {
+            match (class, shared.bulk) {
+                (Class::Control, _) | (_, Bulk::Quic) => greet_quic(shared, peer, address, hello)
+                    .await
+                    .map(Link::Quic),
+                (_, Bulk::Tls) => greet_tls(shared, peer, local.ip(), address, hello)
+                    .await
+                    .map(|socket| Link::Tls(Box::new(socket))),
+            }
+        }
     });
     let (control, write, resync) = tokio::try_join!(control, write, resync)?;
     Ok([control, write, resync])
 }
 
 /// Connects, checks that the right node is there, greets, and waits for the welcome.
-async fn greet(
+async fn greet_quic(
     shared: &Shared,
     peer: &Peer,
     address: SocketAddr,
     hello: Hello,
 ) -> Result<Connection, Failure> {
     let name = node_name(shared.cluster, peer.node);
-    let connecting = shared
+    let ports = &shared.ports;
+    let connecting = ports
         .endpoint
-        .connect_with(shared.client.clone(), address, &name)?;
+        .connect_with(ports.quic_client.clone(), address, &name)?;
     let connection = connecting.await.inspect_err(|error| {
         // A certificate of another cluster or node is worth a warning; silence at the other end is not.
         if matches!(error, quinn::ConnectionError::TransportError(_)) {
@@ -95,7 +109,7 @@ async fn greet(
         }
     })?;
     assert!(
-        is_node(&connection, shared.cluster, peer.node),
+        is_node(&peer_certificates(&connection), shared.cluster, peer.node),
         "TLS has verified the name {name}"
     );
     let (mut send, mut receive): (SendStream, RecvStream) = connection.open_bi().await?;
@@ -104,4 +118,35 @@ async fn greet(
     receive.read_exact(&mut welcome).await?;
     decode_welcome(&welcome)?;
     Ok(connection)
+}
+
+/// The same over TLS.
+async fn greet_tls(
+    shared: &Shared,
+    peer: &Peer,
+    from: IpAddr,
+    address: SocketAddr,
+    hello: Hello,
+) -> Result<TlsSocket, Failure> {
+    let name = node_name(shared.cluster, peer.node);
+    let config = &shared.ports.tls_client;
+    let connecting = TlsSocket::connect(from, address, &name, config, shared.idle_timeout);
+    let mut socket = connecting.await.inspect_err(|error| {
+        if error.kind() == io::ErrorKind::InvalidData {
+            shared
+                .refusals
+                .refuse(&format_args!("{} at {address}", peer.node), error);
+        }
+    })?;
+    assert!(
+        is_node(socket.peer_certificates(), shared.cluster, peer.node),
+        "TLS has verified the name {name}"
+    );
+    socket.seal(&hello.encode())?;
+    socket.flush().await?;
+    socket.fill(WELCOME_BYTES).await?;
+    let mut welcome = [0; WELCOME_BYTES];
+    socket.plain.copy_to_slice(&mut welcome);
+    decode_welcome(&welcome)?;
+    Ok(socket)
 }

@@ -2,6 +2,7 @@
 
 use crate::handler::{Handler, Lane, PeerStats, SessionId};
 use crate::session::Session;
+use crate::tls::TlsSocket;
 use crate::wire::{Class, Hello, Violation};
 use bytes::Bytes;
 use isthmus_engine::NodeId;
@@ -10,14 +11,22 @@ use quinn::{Connection, SendStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// A connection of a session.
+pub(crate) enum Link {
+    /// Each lane is a stream.
+    Quic(Connection),
+    /// All lanes share it. Never the one for control.
+    Tls(Box<TlsSocket>),
+}
+
 /// The three connections of a session, by the index of their class.
-pub(crate) type Connections = [Connection; 3];
+pub(crate) type Connections = [Link; 3];
 
 /// A greeted connection that waits for the others of its session.
 pub(crate) struct Greeted {
-    pub(crate) connection: Connection,
-    /// For the welcome.
-    pub(crate) stream: SendStream,
+    pub(crate) link: Link,
+    /// For the welcome, where that has a stream of its own.
+    pub(crate) stream: Option<SendStream>,
 }
 
 /// The one session in the making that this peer's dialing has got to.
@@ -176,7 +185,7 @@ impl Peer {
             sessions: count(&self.counters.sessions),
             round_trip: session
                 .as_ref()
-                .map(|session| session.connection(Class::Control).rtt()),
+                .map(|session| session.streams(Class::Control).rtt()),
             queued_bytes: session.as_ref().map_or(0, |session| session.queued_bytes()),
             frames_sent: count(&self.counters.frames_sent),
             bytes_sent: count(&self.counters.bytes_sent),

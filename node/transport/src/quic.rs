@@ -1,18 +1,13 @@
-//! How QUIC and TLS are set up: mutual TLS 1.3 within one cluster, flow control and timing for a storage link.
+//! How QUIC is set up: flow control and timing for a storage link.
 
-use crate::certificates::{Credentials, node_name};
 use crate::transport::Config;
-use crate::wire::PROTOCOL;
-use isthmus_engine::NodeId;
 use quinn::congestion::CubicConfig;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
     AckFrequencyConfig, ClientConfig, Connection, Endpoint, EndpointConfig, IdleTimeout,
     MtuDiscoveryConfig, ServerConfig, TokioRuntime, TransportConfig, VarInt,
 };
-use rustls::client::{Resumption, verify_server_name};
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
+use rustls::pki_types::CertificateDer;
 use std::io;
 use std::net::UdpSocket;
 use std::sync::Arc;
@@ -40,25 +35,13 @@ const INCOMING_MAX: usize = 64;
 const INCOMING_BYTES_MAX: u64 = 1 << 20;
 
 /// Makes the endpoint, through which this node both dials and is dialed.
-pub(crate) fn endpoint(config: &Config) -> io::Result<(Endpoint, ClientConfig)> {
-    let credentials = Credentials::load(&config.certificates)?;
-    let subject = node_name(config.cluster, config.me);
-    if !names(&credentials.chain, &subject) {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!(
-                "{}: is not the certificate of {subject}",
-                config.certificates.certificate.display()
-            ),
-        ));
-    }
-    let (server, client) = configurations(&credentials, config.idle_timeout, config.keep_alive)?;
-    let socket = UdpSocket::bind(config.listen).map_err(|error| {
-        io::Error::new(
-            error.kind(),
-            format!("can't listen on UDP {}: {error}", config.listen),
-        )
-    })?;
+pub(crate) fn endpoint(
+    config: &Config,
+    socket: UdpSocket,
+    server: &rustls::ServerConfig,
+    client: &rustls::ClientConfig,
+) -> io::Result<(Endpoint, ClientConfig)> {
+    let (server, client) = configurations(server, client, config.idle_timeout, config.keep_alive)?;
     widen(&socket);
     let mut received = EndpointConfig::default();
     received
@@ -78,36 +61,12 @@ fn widen(socket: &UdpSocket) {
 }
 
 pub(crate) fn configurations(
-    credentials: &Credentials,
+    server: &rustls::ServerConfig,
+    client: &rustls::ClientConfig,
     idle_timeout: Duration,
     keep_alive: Duration,
 ) -> io::Result<(ServerConfig, ClientConfig)> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = WebPkiClientVerifier::builder_with_provider(
-        Arc::clone(&credentials.roots),
-        Arc::clone(&provider),
-    )
-    .build()
-    .map_err(io::Error::other)?;
-    let mut server = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(io::Error::other)?
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(credentials.chain.clone(), credentials.key.clone_key())
-        .map_err(io::Error::other)?;
-    server.alpn_protocols = vec![PROTOCOL.to_vec()];
-    // Each session is proven anew: no tickets.
-    server.send_tls13_tickets = 0;
-    let mut client = rustls::ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(io::Error::other)?
-        .with_root_certificates(Arc::clone(&credentials.roots))
-        .with_client_auth_cert(credentials.chain.clone(), credentials.key.clone_key())
-        .map_err(io::Error::other)?;
-    client.alpn_protocols = vec![PROTOCOL.to_vec()];
-    client.resumption = Resumption::disabled();
-
-    let server = QuicServerConfig::try_from(server).map_err(io::Error::other)?;
+    let server = QuicServerConfig::try_from(server.clone()).map_err(io::Error::other)?;
     let mut server = ServerConfig::with_crypto(Arc::new(server));
     server
         .migration(false)
@@ -115,7 +74,7 @@ pub(crate) fn configurations(
         .incoming_buffer_size(INCOMING_BYTES_MAX / INCOMING_MAX as u64)
         .incoming_buffer_size_total(INCOMING_BYTES_MAX)
         .transport_config(Arc::new(transport(idle_timeout, keep_alive, 1)?));
-    let client = QuicClientConfig::try_from(client).map_err(io::Error::other)?;
+    let client = QuicClientConfig::try_from(client.clone()).map_err(io::Error::other)?;
     let mut client = ClientConfig::new(Arc::new(client));
     client.transport_config(Arc::new(transport(idle_timeout, keep_alive, 0)?));
     Ok((server, client))
@@ -154,20 +113,10 @@ fn transport(
     Ok(transport)
 }
 
-fn names(chain: &[CertificateDer<'_>], subject: &str) -> bool {
-    let Ok(name) = ServerName::try_from(subject) else {
-        return false;
-    };
-    chain
-        .first()
-        .and_then(|certificate| ParsedCertificate::try_from(certificate).ok())
-        .is_some_and(|certificate| verify_server_name(&certificate, &name).is_ok())
-}
-
-/// Whether the certificate at the other end, whose chain TLS has verified, is that of `node`.
-pub(crate) fn is_node(connection: &Connection, cluster: u64, node: NodeId) -> bool {
+/// The certificates of the other end, which TLS has verified.
+pub(crate) fn peer_certificates(connection: &Connection) -> Vec<CertificateDer<'static>> {
     connection
         .peer_identity()
         .and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok())
-        .is_some_and(|chain| names(&chain, &node_name(cluster, node)))
+        .map_or_else(Vec::new, |chain| *chain)
 }

@@ -63,7 +63,7 @@ pub(crate) async fn accept_lanes(session: Arc<Session>, class: Class) {
     let mut readers = JoinSet::new();
     loop {
         let stream = tokio::select! {
-            stream = session.connection(class).accept_uni() => stream,
+            stream = session.streams(class).accept_uni() => stream,
             Some(_) = readers.join_next() => continue,
         };
         let Ok(stream) = stream else { return };

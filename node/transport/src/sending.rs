@@ -1,8 +1,12 @@
-//! The way out: a queue and one writer task for each lane. What has queued up goes to the stream in one piece.
+//! The way out. Over QUIC each lane has a queue and a writer task; a TLS connection has one queue for all its lanes, and `mixed` takes from it.
+//! What has queued up goes out in one piece.
 
 use crate::handler::{Lane, SendError};
 use crate::session::Session;
-use crate::wire::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES, encode_frame_header, encode_lane};
+use crate::wire::{
+    Class, FRAME_BYTES_MAX, FRAME_HEADER_BYTES, encode_frame_header, encode_lane,
+    encode_mixed_header,
+};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use quinn::WriteError;
@@ -19,6 +23,8 @@ const FRAME_OVERHEAD_BYTES: usize = 64;
 /// The lanes on which this node has sent in a session.
 pub(crate) struct Lanes {
     open: Mutex<Open>,
+    /// By class: the queue of a connection that carries many lanes.
+    mixed: [Option<Arc<Queue>>; 3],
     queued_bytes: AtomicUsize,
     queued_bytes_max: usize,
 }
@@ -28,8 +34,9 @@ struct Open {
     ended: bool,
 }
 
+/// Frames that wait to be sent.
 #[derive(Default)]
-struct Queue {
+pub(crate) struct Queue {
     waiting: Mutex<Waiting>,
     filled: Notify,
 }
@@ -43,8 +50,10 @@ struct Waiting {
 }
 
 impl Lanes {
-    pub(crate) fn new(queued_bytes_max: usize) -> Lanes {
+    /// `mixed`: the classes whose connection carries many lanes.
+    pub(crate) fn new(queued_bytes_max: usize, mixed: [bool; 3]) -> Lanes {
         Lanes {
+            mixed: mixed.map(|mixed| mixed.then(Arc::default)),
             open: Mutex::new(Open {
                 queues: BTreeMap::new(),
                 ended: false,
@@ -70,7 +79,15 @@ impl Lanes {
         if bytes > FRAME_BYTES_MAX {
             return Err(SendError::TooLong { bytes });
         }
-        let queue = self.queue(session, runtime, lane)?;
+        let mixed = &self.mixed[lane.class().index()];
+        let queue = match mixed {
+            Some(queue) => Arc::clone(queue),
+            None => self.queue(session, runtime, lane)?,
+        };
+        let header = match mixed {
+            Some(_) => Bytes::copy_from_slice(&encode_mixed_header(lane, bytes)),
+            None => Bytes::copy_from_slice(&encode_frame_header(bytes)),
+        };
         let counted = bytes + FRAME_HEADER_BYTES + FRAME_OVERHEAD_BYTES;
         if self.queued_bytes.fetch_add(counted, Ordering::Relaxed) + counted > self.queued_bytes_max
         {
@@ -82,9 +99,7 @@ impl Lanes {
             return Err(SendError::SessionOver);
         }
         let first = waiting.chunks.is_empty();
-        waiting
-            .chunks
-            .push(Bytes::copy_from_slice(&encode_frame_header(bytes)));
+        waiting.chunks.push(header);
         waiting
             .chunks
             .extend(parts.into_iter().filter(|part| !part.is_empty()));
@@ -127,22 +142,57 @@ impl Lanes {
         Ok(queue)
     }
 
+    /// The queue of a class whose connection carries many lanes.
+    pub(crate) fn mixed(&self, class: Class) -> Option<Arc<Queue>> {
+        self.mixed[class.index()].clone()
+    }
+
+    /// Frames that count for so much are with the kernel: there is room for others.
+    pub(crate) fn has_gone(&self, counted: usize) {
+        self.queued_bytes.fetch_sub(counted, Ordering::Relaxed);
+    }
+
     /// Drops what is queued, and lets the writers end.
     pub(crate) fn end(&self) {
         let mut open = self.open.lock();
         open.ended = true;
-        for queue in mem::take(&mut open.queues).into_values() {
-            let mut waiting = queue.waiting.lock();
-            waiting.ended = true;
-            waiting.chunks = Vec::new();
-            drop(waiting);
-            queue.filled.notify_one();
+        for queue in mem::take(&mut open.queues).values() {
+            queue.end();
+        }
+        for queue in self.mixed.iter().flatten() {
+            queue.end();
         }
     }
 }
 
+impl Queue {
+    /// Moves what waits to the end of `chunks`; gives what it counts for, nothing once the session is over.
+    pub(crate) fn take(&self, chunks: &mut impl Extend<Bytes>) -> Option<usize> {
+        let mut waiting = self.waiting.lock();
+        if waiting.ended {
+            return None;
+        }
+        chunks.extend(waiting.chunks.drain(..));
+        Some(mem::take(&mut waiting.bytes))
+    }
+
+    /// Waits until there may be something to take.
+    pub(crate) async fn filled(&self) {
+        self.filled.notified().await;
+    }
+
+    fn end(&self) {
+        let mut waiting = self.waiting.lock();
+        waiting.ended = true;
+        waiting.chunks = Vec::new();
+        drop(waiting);
+        self.filled.notify_one();
+    }
+}
+
 async fn write_lane(session: &Session, lane: Lane, queue: &Queue) -> Result<(), WriteError> {
-    let mut stream = session.connection(lane.class()).open_uni().await?;
+    let connection = session.streams(lane.class());
+    let mut stream = connection.open_uni().await?;
     if lane == Lane::Control {
         // Before the calls on the same connection. Fails only with the stream.
         let _ = stream.set_priority(1);
@@ -151,23 +201,15 @@ async fn write_lane(session: &Session, lane: Lane, queue: &Queue) -> Result<(), 
     let mut chunks = Vec::new();
     loop {
         chunks.extend(header.take());
-        let bytes = {
-            let mut waiting = queue.waiting.lock();
-            if waiting.ended {
-                return Ok(());
-            }
-            chunks.append(&mut waiting.chunks);
-            mem::take(&mut waiting.bytes)
+        let Some(counted) = queue.take(&mut chunks) else {
+            return Ok(());
         };
         if chunks.is_empty() {
-            queue.filled.notified().await;
+            queue.filled().await;
             continue;
         }
         stream.write_all_chunks(&mut chunks).await?;
-        session
-            .lanes
-            .queued_bytes
-            .fetch_sub(bytes, Ordering::Relaxed);
+        session.lanes.has_gone(counted);
         chunks.clear();
     }
 }

@@ -2,15 +2,18 @@
 
 use crate::calls;
 use crate::handler::{CallError, Lane, SendError, SessionId};
-use crate::peer::{Connections, Peer};
+use crate::mixed::{self, End};
+use crate::peer::{Connections, Link, Peer};
 use crate::receiving::{self, Budget};
 use crate::sending::Lanes;
+use crate::tls::TlsSocket;
 use crate::transport::Shared;
 use crate::wire::{Class, Violation};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use quinn::{Connection, VarInt};
 use std::collections::BTreeSet;
+use std::mem;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -29,7 +32,10 @@ pub(crate) const CODE_VIOLATION: u32 = 1;
 pub(crate) struct Session {
     pub(crate) id: SessionId,
     pub(crate) peer: Arc<Peer>,
-    connections: Connections,
+    /// Those of its connections that are QUIC's, by class; that for control always is.
+    quic: [Option<Connection>; 3],
+    /// The others, until they are served.
+    tls: Mutex<Vec<(Class, Box<TlsSocket>)>>,
     pub(crate) lanes: Lanes,
     /// Lanes on which the peer sends.
     lanes_received: Mutex<BTreeSet<Lane>>,
@@ -44,21 +50,24 @@ impl Session {
         peer: &Arc<Peer>,
         connections: Connections,
     ) -> Arc<Session> {
-        for class in Class::ALL {
-            let connection = &connections[class.index()];
-            let (streams, calls) = match class {
-                Class::Control => (1, CALLS_MAX),
-                Class::Write | Class::Resync => (LANES_MAX, 0),
-            };
-            connection.set_max_concurrent_uni_streams(VarInt::from(streams));
-            // One more for the greeting, which may not be gone yet.
-            connection.set_max_concurrent_bi_streams(VarInt::from(calls + 1));
+        let mut quic = [const { None }; 3];
+        let mut tls = Vec::new();
+        for (class, link) in Class::ALL.into_iter().zip(connections) {
+            match link {
+                Link::Quic(connection) => {
+                    allow_streams(&connection, class);
+                    quic[class.index()] = Some(connection);
+                }
+                Link::Tls(socket) => tls.push((class, socket)),
+            }
         }
+        let mixed = quic.each_ref().map(Option::is_none);
         Arc::new(Session {
             id: shared.next_session(),
             peer: Arc::clone(peer),
-            connections,
-            lanes: Lanes::new(shared.queue_bytes_max),
+            quic,
+            tls: Mutex::new(tls),
+            lanes: Lanes::new(shared.queue_bytes_max, mixed),
             lanes_received: Mutex::new(BTreeSet::new()),
             budget: Budget::new(),
             calls_out: Semaphore::new(CALLS_MAX as usize),
@@ -66,8 +75,14 @@ impl Session {
         })
     }
 
-    pub(crate) fn connection(&self, class: Class) -> &Connection {
-        &self.connections[class.index()]
+    /// The connection whose streams carry the lanes of this class.
+    ///
+    /// # Panics
+    /// When that is a TLS connection; it never is for control.
+    pub(crate) fn streams(&self, class: Class) -> &Connection {
+        self.quic[class.index()]
+            .as_ref()
+            .expect("what is sent and taken on streams belongs to a QUIC connection")
     }
 
     pub(crate) fn queued_bytes(&self) -> usize {
@@ -75,8 +90,9 @@ impl Session {
     }
 
     pub(crate) fn packets_lost(&self) -> u64 {
-        self.connections
+        self.quic
             .iter()
+            .flatten()
             .map(|connection| connection.stats().path.lost_packets)
             .sum()
     }
@@ -108,7 +124,7 @@ impl Session {
 
     fn close_with(&self, code: u32, why: &str) {
         self.lanes.end();
-        for connection in &self.connections {
+        for connection in self.quic.iter().flatten() {
             connection.close(VarInt::from(code), why.as_bytes());
         }
     }
@@ -122,20 +138,51 @@ impl Session {
     /// Serves the session, which is installed already, until one of its connections is lost, then retires it.
     pub(crate) async fn run(self: &Arc<Self>) {
         let mut tasks = JoinSet::new();
+        let mut links = JoinSet::new();
         for class in Class::ALL {
+            let Some(connection) = self.quic[class.index()].clone() else {
+                continue;
+            };
             tasks.spawn(receiving::accept_lanes(Arc::clone(self), class));
+            links.spawn(async move { connection.closed().await.to_string() });
         }
         tasks.spawn(calls::accept_calls(Arc::clone(self)));
-        let [control, write, resync] = &self.connections;
-        let lost = tokio::select! {
-            lost = control.closed() => lost,
-            lost = write.closed() => lost,
-            lost = resync.closed() => lost,
+        for (class, socket) in mem::take(&mut *self.tls.lock()) {
+            links.spawn(Arc::clone(self).carry(class, socket));
+        }
+        let lost = match links.join_next().await {
+            Some(Ok(lost)) => lost,
+            // There is one for each class, and none of them panics: whatever this is, it is the end.
+            Some(Err(error)) => error.to_string(),
+            None => String::new(),
         };
         tracing::info!(peer = %self.peer.node, session = self.id.0, %lost, "session over");
         self.peer.retire(self);
         self.close("a connection of the session was lost");
         // All of them end with their connections; waiting keeps tasks of an older session from piling up.
         while tasks.join_next().await.is_some() {}
+        while links.join_next().await.is_some() {}
     }
+
+    /// Serves a connection that carries many lanes, until it ends; gives the reason.
+    async fn carry(self: Arc<Self>, class: Class, socket: Box<TlsSocket>) -> String {
+        let queue = self.lanes.mixed(class);
+        let queue = queue.expect("a class has a TLS connection or streams");
+        let end = mixed::carry(&self, class, socket, &queue).await;
+        if let End::Violation(violation) = end {
+            self.fail(violation);
+        }
+        end.to_string()
+    }
+}
+
+/// Lets the peer open what a session needs.
+fn allow_streams(connection: &Connection, class: Class) {
+    let (streams, calls) = match class {
+        Class::Control => (1, CALLS_MAX),
+        Class::Write | Class::Resync => (LANES_MAX, 0),
+    };
+    connection.set_max_concurrent_uni_streams(VarInt::from(streams));
+    // One more for the greeting, which may not be gone yet.
+    connection.set_max_concurrent_bi_streams(VarInt::from(calls + 1));
 }

@@ -1,17 +1,17 @@
 //! [`Transport`]: start, send, call, stop.
 
-use crate::accept::accept_forever;
+use crate::accept;
 use crate::certificates::CertificateFiles;
 use crate::dial::dial_forever;
 use crate::handler::{CallError, Handler, Lane, PeerStats, SendError, SessionId};
+use crate::listening::Ports;
 use crate::peer::Peer;
-use crate::quic;
 use crate::refusals::Refusals;
 use crate::session::CODE_DONE;
 use bytes::Bytes;
 use isthmus_engine::NodeId;
 use parking_lot::Mutex;
-use quinn::{ClientConfig, Endpoint, VarInt};
+use quinn::VarInt;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
@@ -27,6 +27,15 @@ use tokio::time::timeout;
 /// At a stop, how long to wait for the peers to have heard of it.
 const FAREWELL: Duration = Duration::from_millis(300);
 
+/// What carries mirrored writes and resync. Control is always QUIC. Decision 17 has the figures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bulk {
+    /// TLS over TCP, a connection for each of the two: the least work for a write.
+    Tls,
+    /// QUIC, a stream for each volume: a lost packet holds up its own volume only.
+    Quic,
+}
+
 /// What a transport is started with.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -34,8 +43,10 @@ pub struct Config {
     pub me: NodeId,
     /// The cluster's number, which is part of every node's certificate.
     pub cluster: u64,
-    /// The UDP address to listen on, and from which peers are dialed.
+    /// The address to listen on (UDP and TCP), and from which peers are dialed.
     pub listen: SocketAddr,
+    /// What carries mirrored writes and resync of the sessions that this node dials; what is dialed takes either.
+    pub bulk: Bulk,
     /// The other nodes, each with its `host:port`. Names are resolved at each try.
     pub peers: Vec<(NodeId, String)>,
     /// This node's certificate and what it trusts.
@@ -49,7 +60,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// A configuration without peers, with an idle time-out of 2 s, a keep-alive of 300 ms, and 64 MiB for each queue.
+    /// A configuration without peers, with bulk over TLS, an idle time-out of 2 s, a keep-alive of 300 ms, and 64 MiB for each queue.
     #[must_use]
     pub fn new(
         me: NodeId,
@@ -61,6 +72,7 @@ impl Config {
             me,
             cluster,
             listen,
+            bulk: Bulk::Tls,
             peers: Vec::new(),
             certificates,
             idle_timeout: Duration::from_secs(2),
@@ -74,8 +86,10 @@ impl Config {
 pub(crate) struct Shared {
     pub(crate) me: NodeId,
     pub(crate) cluster: u64,
-    pub(crate) endpoint: Endpoint,
-    pub(crate) client: ClientConfig,
+    pub(crate) ports: Ports,
+    pub(crate) bulk: Bulk,
+    /// A TCP peer that leaves bytes unacknowledged for so long is gone.
+    pub(crate) idle_timeout: Duration,
     pub(crate) peers: BTreeMap<NodeId, Arc<Peer>>,
     /// Random; names this process to its peers.
     pub(crate) process: u64,
@@ -186,7 +200,7 @@ impl Transport {
     /// # Errors
     /// What the kernel said.
     pub fn local_address(&self) -> io::Result<SocketAddr> {
-        self.shared.endpoint.local_addr()
+        self.shared.ports.endpoint.local_addr()
     }
 
     /// Queues a frame, given in parts that are put one behind the other, on a lane of a session. Never blocks; from any thread.
@@ -292,12 +306,13 @@ fn share(config: &Config, handler: &Arc<dyn Handler>) -> io::Result<Shared> {
         .fill(&mut random)
         .map_err(|_| io::Error::other("the system gives no random numbers"))?;
     let process = u64::from_le_bytes(random);
-    let (endpoint, client) = quic::endpoint(config)?;
+    let ports = Ports::open(config)?;
     Ok(Shared {
         me: config.me,
         cluster: config.cluster,
-        endpoint,
-        client,
+        ports,
+        bulk: config.bulk,
+        idle_timeout: config.idle_timeout,
         peers,
         process,
         queue_bytes_max: config.queue_bytes_max,
@@ -311,7 +326,8 @@ fn share(config: &Config, handler: &Arc<dyn Handler>) -> io::Result<Shared> {
 /// Accepts and dials until told to stop; then ends all sessions.
 async fn serve(shared: Arc<Shared>, stopping: oneshot::Receiver<()>) {
     let mut tasks = JoinSet::new();
-    tasks.spawn(accept_forever(Arc::clone(&shared)));
+    tasks.spawn(accept::quic(Arc::clone(&shared)));
+    tasks.spawn(accept::tls(Arc::clone(&shared)));
     for peer in shared.peers.values() {
         if shared.me < peer.node {
             tasks.spawn(dial_forever(Arc::clone(&shared), Arc::clone(peer)));
@@ -326,11 +342,10 @@ async fn serve(shared: Arc<Shared>, stopping: oneshot::Receiver<()>) {
             peer.retire(&session);
         }
     }
-    shared
-        .endpoint
-        .close(VarInt::from(CODE_DONE), b"the node stops");
+    let endpoint = &shared.ports.endpoint;
+    endpoint.close(VarInt::from(CODE_DONE), b"the node stops");
     // When it runs out, the peers notice by their idle time-out.
-    let _ = timeout(FAREWELL, shared.endpoint.wait_idle()).await;
+    let _ = timeout(FAREWELL, endpoint.wait_idle()).await;
 }
 
 #[cfg(test)]

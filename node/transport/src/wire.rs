@@ -27,6 +27,8 @@ pub const WELCOME_BYTES: usize = 8;
 pub const LANE_BYTES: usize = 16;
 /// Bytes before each frame.
 pub const FRAME_HEADER_BYTES: usize = 8;
+/// Bytes before each frame on a connection that carries many lanes.
+pub const MIXED_HEADER_BYTES: usize = 16;
 /// Bytes before each call and each answer.
 pub const CALL_HEADER_BYTES: usize = 8;
 
@@ -160,14 +162,10 @@ pub fn decode_welcome(bytes: &[u8; WELCOME_BYTES]) -> Result<(), Violation> {
 /// The first bytes of a stream that carries frames.
 #[must_use]
 pub fn encode_lane(lane: Lane) -> [u8; LANE_BYTES] {
-    let volume = match lane {
-        Lane::Control => 0,
-        Lane::Write(volume) | Lane::Resync(volume) => volume.0,
-    };
     let mut bytes = [0; LANE_BYTES];
     bytes[..5].copy_from_slice(&greeting());
     bytes[5] = lane.class() as u8;
-    bytes[8..].copy_from_slice(&volume.to_le_bytes());
+    bytes[8..].copy_from_slice(&volume_of(lane).to_le_bytes());
     bytes
 }
 
@@ -179,16 +177,7 @@ pub fn decode_lane(bytes: &[u8; LANE_BYTES]) -> Result<Lane, Violation> {
     if bytes[..5] != greeting() {
         return Err(Violation::Header);
     }
-    let volume = VolumeId(number(&bytes[8..]));
-    match Class::ALL
-        .into_iter()
-        .find(|class| *class as u8 == bytes[5])
-    {
-        Some(Class::Control) if volume.0 == 0 => Ok(Lane::Control),
-        Some(Class::Write) => Ok(Lane::Write(volume)),
-        Some(Class::Resync) => Ok(Lane::Resync(volume)),
-        _ => Err(Violation::UnknownLane),
-    }
+    lane_of(bytes[5], number(&bytes[8..]))
 }
 
 /// What comes before each frame: version and length.
@@ -278,6 +267,72 @@ pub fn next_frame(buffer: &mut BytesMut) -> Result<Next, Violation> {
     Ok(Next::Frame(buffer.split_to(length).freeze()))
 }
 
+/// What comes before each frame on a connection that carries many lanes: version, lane and length.
+///
+/// # Panics
+/// When the frame is longer than [`FRAME_BYTES_MAX`].
+#[must_use]
+pub fn encode_mixed_header(lane: Lane, length: usize) -> [u8; MIXED_HEADER_BYTES] {
+    assert!(length <= FRAME_BYTES_MAX, "a frame of {length} bytes");
+    let mut bytes = [0; MIXED_HEADER_BYTES];
+    bytes[0] = VERSION;
+    bytes[1] = lane.class() as u8;
+    bytes[4..8].copy_from_slice(&(length as u32).to_le_bytes());
+    bytes[8..].copy_from_slice(&volume_of(lane).to_le_bytes());
+    bytes
+}
+
+/// What a buffer of such bytes begins with.
+#[derive(Debug)]
+pub enum NextMixed {
+    /// A whole frame, without its header.
+    Frame(Lane, Bytes),
+    /// So many bytes are missing of what comes next.
+    Missing {
+        /// Missing, at least one.
+        bytes: usize,
+    },
+}
+
+/// Cuts the next frame, of whichever lane, off the buffer, if it is whole.
+///
+/// # Errors
+/// `Header`, `UnknownLane` or `TooLong`.
+pub fn next_mixed_frame(buffer: &mut BytesMut) -> Result<NextMixed, Violation> {
+    let Some(header) = buffer.first_chunk::<MIXED_HEADER_BYTES>() else {
+        let bytes = MIXED_HEADER_BYTES - buffer.len();
+        return Ok(NextMixed::Missing { bytes });
+    };
+    if header[0] != VERSION || header[2..4] != [0, 0] {
+        return Err(Violation::Header);
+    }
+    let lane = lane_of(header[1], number(&header[8..]))?;
+    let length = bounded(&header[4..8], FRAME_BYTES_MAX)?;
+    let whole = MIXED_HEADER_BYTES + length;
+    if buffer.len() < whole {
+        let bytes = whole - buffer.len();
+        return Ok(NextMixed::Missing { bytes });
+    }
+    buffer.advance(MIXED_HEADER_BYTES);
+    Ok(NextMixed::Frame(lane, buffer.split_to(length).freeze()))
+}
+
+fn volume_of(lane: Lane) -> u64 {
+    match lane {
+        Lane::Control => 0,
+        Lane::Write(volume) | Lane::Resync(volume) => volume.0,
+    }
+}
+
+fn lane_of(class: u8, volume: u64) -> Result<Lane, Violation> {
+    match Class::ALL.into_iter().find(|known| *known as u8 == class) {
+        Some(Class::Control) if volume == 0 => Ok(Lane::Control),
+        Some(Class::Write) => Ok(Lane::Write(VolumeId(volume))),
+        Some(Class::Resync) => Ok(Lane::Resync(VolumeId(volume))),
+        _ => Err(Violation::UnknownLane),
+    }
+}
+
 fn bounded(bytes: &[u8], length_max: usize) -> Result<usize, Violation> {
     match usize::try_from(number(bytes)) {
         Ok(length) if length <= length_max => Ok(length),
@@ -312,6 +367,38 @@ mod tests {
             Ok(FRAME_BYTES_MAX)
         );
         assert_eq!(decode_call_header(&encode_call_header(9, 1)), Ok((9, 1)));
+    }
+
+    #[test]
+    fn frames_of_many_lanes_are_cut_at_any_byte() {
+        let lanes = [
+            Lane::Write(VolumeId(3)),
+            Lane::Control,
+            Lane::Resync(VolumeId(u64::MAX)),
+        ];
+        let mut buffer = BytesMut::new();
+        let mut came = Vec::new();
+        for (length, lane) in [0_usize, 1, 300].into_iter().zip(lanes) {
+            let mut bytes = encode_mixed_header(lane, length).to_vec();
+            bytes.extend(vec![7; length]);
+            for byte in bytes {
+                buffer.extend_from_slice(&[byte]);
+                while let NextMixed::Frame(lane, frame) = next_mixed_frame(&mut buffer).unwrap() {
+                    came.push((frame.len(), lane));
+                }
+            }
+        }
+        assert_eq!(came, Vec::from_iter([0, 1, 300].into_iter().zip(lanes)));
+        let refuse = |change: &dyn Fn(&mut [u8])| {
+            let mut header = encode_mixed_header(Lane::Control, 5);
+            change(&mut header);
+            next_mixed_frame(&mut BytesMut::from(&header[..])).unwrap_err()
+        };
+        assert_eq!(refuse(&|bytes| bytes[0] = 9), Violation::Header);
+        assert_eq!(refuse(&|bytes| bytes[3] = 1), Violation::Header);
+        assert_eq!(refuse(&|bytes| bytes[1] = 3), Violation::UnknownLane);
+        assert_eq!(refuse(&|bytes| bytes[9] = 1), Violation::UnknownLane);
+        assert_eq!(refuse(&|bytes| bytes[7] = 1), Violation::TooLong);
     }
 
     #[test]

@@ -31,6 +31,7 @@ pub fn all() -> Vec<Box<dyn Target>> {
         Box::new(region_map::RegionMaps),
         Box::new(transport::Greetings),
         Box::new(transport::Frames),
+        Box::new(transport::MixedFrames),
         Box::new(nbd::Clients::new()),
         Box::new(journal::Headers),
         Box::new(journal::Journals),

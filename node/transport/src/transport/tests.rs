@@ -1,5 +1,7 @@
 //! Two and three transports in one process, and peers that break the rules.
 
+mod tls;
+
 use super::*;
 use crate::certificates::{Authority, Credentials, node_name};
 use crate::handler::Answer;
@@ -7,8 +9,9 @@ use crate::wire::{
     Class, FRAME_BYTES_MAX, Hello, WELCOME_BYTES, encode_call_header, encode_frame_header,
     encode_lane,
 };
+use crate::{quic, trust};
 use isthmus_engine::VolumeId;
-use quinn::{Connection, EndpointConfig, RecvStream, SendStream, TokioRuntime};
+use quinn::{Connection, Endpoint, EndpointConfig, RecvStream, SendStream, TokioRuntime};
 use std::net::{Ipv4Addr, UdpSocket};
 use std::path::Path;
 use tempfile::TempDir;
@@ -121,8 +124,15 @@ impl Cluster {
     }
 
     fn pair(&self) -> (Node, Node, SessionId, SessionId) {
+        self.pair_over(Bulk::Tls)
+    }
+
+    fn pair_over(&self, bulk: Bulk) -> (Node, Node, SessionId, SessionId) {
         let two = self.dialed_by(TWO, &[ONE]);
-        let one = start(self.config(ONE, &[(TWO, two.address())]));
+        let one = start(Config {
+            bulk,
+            ..self.config(ONE, &[(TWO, two.address())])
+        });
         let (at_one, at_two) = (one.up(TWO), two.up(ONE));
         (one, two, at_one, at_two)
     }
@@ -156,8 +166,10 @@ impl Bare {
     fn connect(files: &CertificateFiles, to: NodeId, address: SocketAddr) -> Result<Bare, String> {
         let runtime = runtime();
         let credentials = Credentials::load(files).unwrap();
+        let trust::Configurations { server, client } = trust::configurations(&credentials).unwrap();
         let (_, client) = quic::configurations(
-            &credentials,
+            &server,
+            &client,
             Duration::from_secs(30),
             Duration::from_millis(300),
         )
@@ -246,7 +258,13 @@ fn lane_and(lane: Lane, bytes: &[u8]) -> Vec<u8> {
 
 #[test]
 fn frames_of_a_lane_arrive_in_order_and_whole() {
-    let (one, two, at_one, at_two) = Cluster::new().pair();
+    for bulk in [Bulk::Tls, Bulk::Quic] {
+        frames_arrive_in_order_and_whole(bulk);
+    }
+}
+
+fn frames_arrive_in_order_and_whole(bulk: Bulk) {
+    let (one, two, at_one, at_two) = Cluster::new().pair_over(bulk);
     let lanes = [
         Lane::Control,
         Lane::Write(VolumeId(1)),

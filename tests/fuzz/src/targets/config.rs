@@ -1,7 +1,8 @@
 //! The configuration file of `isthmusd`.
 
 use isthmus_config::{
-    Cluster, ClusterId, Config, Domain, Journal, Listen, Member, Role, Scrub, Timing, Tls,
+    Bulk, Cluster, ClusterId, Config, Domain, Journal, Link, Listen, Member, Role, Scrub, Timing,
+    Tls,
 };
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -88,6 +89,9 @@ impl Target for Configs {
                 authority: PathBuf::from("ca.pem"),
                 certificate: PathBuf::from("own.pem"),
                 key: PathBuf::from("own-key.pem"),
+            },
+            link: Link {
+                bulk: [Bulk::Tls, Bulk::Quic][random.index(2)],
             },
             timing: Timing::default(),
             journal: Journal::default(),

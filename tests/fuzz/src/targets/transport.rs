@@ -2,7 +2,7 @@
 
 use bytes::BytesMut;
 use isthmus_engine::VolumeId;
-use isthmus_transport::wire::{self, Class, Hello, Next};
+use isthmus_transport::wire::{self, Class, Hello, Next, NextMixed};
 use isthmus_transport::{CALL_BYTES_MAX, FRAME_BYTES_MAX, Lane};
 
 use crate::random::Random;
@@ -139,6 +139,61 @@ impl Target for Frames {
                 }
             };
             assert!(missing <= FRAME_BYTES_MAX + wire::FRAME_HEADER_BYTES);
+            assert_eq!(buffer[..], input[taken..taken + buffer.len()]);
+            buffer.extend_from_slice(more);
+        }
+        if buffer.is_empty() {
+            Verdict::Accepted
+        } else {
+            Verdict::Refused
+        }
+    }
+}
+
+/// Frames of many lanes on one connection, cut as they arrive.
+pub struct MixedFrames;
+
+impl Target for MixedFrames {
+    fn name(&self) -> &'static str {
+        "transport-mixed-frames"
+    }
+
+    fn seed(&mut self, random: &mut Random) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for _ in 0..random.below(6) {
+            let (length, volume) = (random.index(300), VolumeId(random.number()));
+            let lane = [Lane::Control, Lane::Write(volume), Lane::Resync(volume)][random.index(3)];
+            bytes.extend(wire::encode_mixed_header(lane, length));
+            bytes.extend(random.bytes(length));
+        }
+        bytes
+    }
+
+    fn memory_bytes_max(&self, input_bytes: usize) -> usize {
+        4096 + 8 * input_bytes
+    }
+
+    fn run(&mut self, input: &[u8], _: Expect) -> Verdict {
+        // It arrives in two pieces.
+        let (first, second) = input.split_at(crc32fast::hash(input) as usize % (input.len() + 1));
+        let mut buffer = BytesMut::from(first);
+        let mut taken = 0;
+        for more in [second, &[]] {
+            let missing = loop {
+                match wire::next_mixed_frame(&mut buffer) {
+                    Ok(NextMixed::Frame(lane, frame)) => {
+                        assert!(frame.len() <= FRAME_BYTES_MAX);
+                        let header = wire::encode_mixed_header(lane, frame.len());
+                        assert_eq!(input[taken..taken + header.len()], header);
+                        taken += header.len();
+                        assert_eq!(frame, input[taken..taken + frame.len()]);
+                        taken += frame.len();
+                    }
+                    Ok(NextMixed::Missing { bytes }) => break bytes,
+                    Err(_) => return Verdict::Refused,
+                }
+            };
+            assert!(missing > 0 && missing <= FRAME_BYTES_MAX + wire::MIXED_HEADER_BYTES);
             assert_eq!(buffer[..], input[taken..taken + buffer.len()]);
             buffer.extend_from_slice(more);
         }

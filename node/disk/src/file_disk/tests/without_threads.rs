@@ -40,7 +40,7 @@ impl Bench {
     fn collect(&mut self, count: usize) -> Vec<(OpId, io::Result<Done>)> {
         let mut out = Vec::new();
         loop {
-            self.disk.start();
+            self.disk.start(false);
             self.disk.completed(&mut out);
             if out.len() >= count {
                 assert_eq!(out.len(), count, "each operation completes once");
@@ -152,4 +152,48 @@ fn what_is_kept_back_is_written_when_it_is_much_or_somebody_waits() {
     bench.submit(DiskOp::Sync { file });
     bench.collect(2);
     assert!(written(40), "a sync waits for nothing that is kept back");
+}
+
+#[test]
+fn short_durable_writes_one_by_one_are_waited_for_and_others_are_not() {
+    let Some(mut bench) = Bench::new() else {
+        return;
+    };
+    let file = bench.disk.create("segment", 1 << 20, true).unwrap();
+    if bench.disk.file(file).unwrap().direct_for(0, 4096).is_none() {
+        return;
+    }
+    // However slow this device is.
+    bench.disk.lone = Lone::new();
+    let mut waited = 0;
+    for round in 0..40_u64 {
+        let id = bench.submit(write(file, round * 4096, &pattern(4096, round as u8), true));
+        bench.disk.start(false);
+        let mut out = Vec::new();
+        bench.disk.completed(&mut out);
+        waited += out.len();
+        if out.is_empty() {
+            out = bench.collect(1);
+        }
+        assert_eq!(out[0].0, id);
+        assert!(out[0].1.is_ok());
+    }
+    assert!(waited > 0, "at least the fifth is done when start returns");
+    let content = std::fs::read(bench.folder.path().join("segment")).unwrap();
+    assert!((0..40).all(|block| content[block * 4096..][..4096] == pattern(4096, block as u8)));
+    // With something else to do, or together with another one, or long: begun only.
+    bench.disk.lone = Lone::new();
+    for (busy, count, length) in [(true, 1, 4096), (false, 2, 4096), (false, 1, 512 << 10)] {
+        for round in 0..8_u64 {
+            for part in 0..count {
+                let offset = (round * 2 + part) * 4096;
+                bench.submit(write(file, offset, &pattern(length, 3), true));
+            }
+            let before = bench.disk.ring.as_ref().map(Ring::is_idle);
+            assert_eq!(before, Some(true));
+            bench.disk.start(busy);
+            assert_eq!(bench.disk.ring.as_ref().map(Ring::is_idle), Some(false));
+            bench.collect(count as usize);
+        }
+    }
 }
