@@ -63,7 +63,51 @@ pub enum Command {
         /// How to print it.
         #[arg(short, long, value_enum, default_value_t)]
         output: Format,
+        /// Show it again every second, until interrupted
+        #[arg(short, long)]
+        watch: bool,
     },
+    /// Why a volume or a cluster domain is in its state, which rule holds it, and what would change it
+    Explain {
+        /// What to explain.
+        #[command(subcommand)]
+        what: Explain,
+    },
+    /// Write what a shell needs to complete this program's command lines
+    #[command(
+        after_help = "Example: domain-ctl completion bash > /etc/bash_completion.d/domain-ctl"
+    )]
+    Completion {
+        /// Which shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual page of this program, or of one of its commands, in roff
+    #[command(after_help = "Example: domain-ctl manual deactivate clusterdomain | man -l -")]
+    Manual {
+        /// The words of a command
+        command: Vec<String>,
+    },
+}
+
+/// What to explain.
+#[derive(Debug, Subcommand)]
+pub enum Explain {
+    /// A volume: why its I/O waits, or is at risk
+    Volume(About),
+    /// A cluster domain
+    #[command(name = "clusterdomain", visible_alias = "cd", alias = "domain")]
+    ClusterDomain(About),
+}
+
+/// One thing.
+#[derive(Debug, Args)]
+pub struct About {
+    /// Its name
+    pub name: String,
+    /// How to print it
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Format,
 }
 
 /// How to print.
@@ -110,6 +154,20 @@ pub enum Get {
     /// Nodes
     #[command(alias = "node")]
     Nodes(Selection),
+    /// Who changed what, when and why
+    #[command(alias = "event")]
+    Events(Events),
+}
+
+/// Which events.
+#[derive(Debug, Args)]
+pub struct Events {
+    /// Go on with those that come, one a line, until interrupted
+    #[arg(short, long)]
+    pub follow: bool,
+    /// How to print them
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Format,
 }
 
 /// How to wait for a change.

@@ -1,6 +1,9 @@
 //! The commands, a file for each kind of thing.
 
 mod domains;
+mod events;
+mod explain;
+mod manual;
 mod nodes;
 mod status;
 mod volumes;
@@ -25,6 +28,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
             Get::ClusterDomains(selection) => domains::get_domains(&client, &selection),
             Get::Volumes(selection) => volumes::get(&client, &selection),
             Get::Nodes(selection) => nodes::get(&client, &selection),
+            Get::Events(wanted) => events::get(&client, &wanted),
         },
         Command::Activate {
             what: Activate::ClusterDomain { name, all, waiting },
@@ -61,6 +65,9 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Delete {
             what: Delete::Volume { name },
         } => volumes::delete(&client, &name),
-        Command::Status { output } => status::show(&client, output),
+        Command::Status { output, watch } => status::show(&client, output, watch),
+        Command::Explain { what } => explain::show(&client, &what),
+        Command::Completion { shell } => manual::completion(shell),
+        Command::Manual { command } => manual::page(&command),
     }
 }

@@ -4,11 +4,34 @@ use crate::arguments::Format;
 use crate::failure::Failure;
 use serde::Serialize;
 use std::io::{IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Writes to standard output at once. When nobody reads any more, there is nobody to tell: errors are passed over.
+/// Whether standard output could not be written any more.
+static UNHEARD: AtomicBool = AtomicBool::new(false);
+
+/// Writes to standard output at once. When nobody reads any more, there is nobody to tell: errors are passed over, since what was
+/// begun has to be gone on with.
 pub fn say(text: &str) {
     let mut out = std::io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    if out
+        .write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .is_err()
+    {
+        UNHEARD.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Whether somebody still reads: what goes on without end ends when nobody does.
+pub fn is_heard() -> bool {
+    !UNHEARD.load(Ordering::Relaxed)
+}
+
+/// On a terminal, begins a new screen; elsewhere one result follows the other.
+pub fn clear() {
+    if std::io::stdout().is_terminal() {
+        say("\x1b[H\x1b[2J\x1b[3J");
+    }
 }
 
 /// Writes a line to standard error.

@@ -19,6 +19,17 @@ pub fn rfc822(ms: u64) -> String {
     )
 }
 
+/// `2026-11-22 10:04:05 UTC`; empty for 0, which stands for "not known".
+pub fn to_the_second(ms: u64) -> String {
+    if ms == 0 {
+        return String::new();
+    }
+    let seconds = ms / 1000;
+    let (year, month, day) = civil_from_days(seconds / 86_400);
+    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
+}
+
 /// Year, month and day in the Gregorian calendar of a day counted from 1970-01-01.
 /// Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", `civil_from_days`, for days after 1970 only.
 fn civil_from_days(days: u64) -> (u64, u64, u64) {
@@ -58,6 +69,12 @@ mod tests {
         assert_eq!(rfc822(951_782_400_000), "29 Feb 00 00:00 UTC");
         assert_eq!(rfc822(1), "01 Jan 70 00:00 UTC");
         assert_eq!(rfc822(0), "");
+    }
+
+    #[test]
+    fn events_are_told_apart_to_the_second() {
+        assert_eq!(to_the_second(1_795_341_845_999), "2026-11-22 10:04:05 UTC");
+        assert_eq!(to_the_second(0), "");
     }
 
     #[test]

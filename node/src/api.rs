@@ -4,13 +4,14 @@
 //! and says so. What is changed is a command for kvdb, applied once per request id.
 //!
 //! Reading order: [`access`] (the seam: all that the API needs of the cluster), [`server`] (sockets, limits), [`routes`]
-//! (paths), [`reads`] and [`changes`] (handlers), [`facts`] with [`replicas`], [`volumes`], [`domains`], [`nodes`] and
-//! [`verdict`] (pure: how the answers come about), [`input`] and [`errors`].
+//! (paths), [`reads`] and [`changes`] (handlers), [`facts`] with [`replicas`], [`volumes`], [`domains`], [`nodes`],
+//! [`verdict`] and [`explain`] (pure: how the answers come about), [`input`] and [`errors`].
 
 pub mod access;
 mod changes;
 mod domains;
 mod errors;
+mod explain;
 pub mod facts;
 mod input;
 mod nodes;

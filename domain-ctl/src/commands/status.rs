@@ -7,11 +7,32 @@ use crate::failure::Failure;
 use crate::output::{self, Colour, coloured};
 use crate::timestamp;
 use isthmus_api::{SiteLoss, Status, SyncStatus};
+use std::time::Duration;
 
-/// `status`.
-pub fn show(client: &Client, format: Format) -> Result<(), Failure> {
-    let status: Status = client.get("/v1/status")?;
-    output::print(format, &status, text)
+/// How often `--watch` looks.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// `status [--watch]`.
+pub fn show(client: &Client, format: Format, watch: bool) -> Result<(), Failure> {
+    if !watch {
+        let status: Status = client.get("/v1/status")?;
+        return output::print(format, &status, text);
+    }
+    loop {
+        // Without an answer there is something to see, too.
+        let status = client.get::<Status>("/v1/status");
+        if format == Format::Table {
+            output::clear();
+        }
+        match status {
+            Ok(status) => output::print(format, &status, text)?,
+            Err(failure) => output::complain(&failure.to_string()),
+        }
+        if !output::is_heard() {
+            return Ok(());
+        }
+        std::thread::sleep(PERIOD);
+    }
 }
 
 fn text(status: &Status) -> String {

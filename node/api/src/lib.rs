@@ -3,10 +3,12 @@
 //! Times are milliseconds of wall-clock time since 1970 (`*_ms`), for people; sizes are bytes. Whatever can be old says in
 //! [`Observed`] or in an `observed_at_ms` when it was seen, and whatever is wrong says why (`reason`) and what to do (`next`).
 //!
-//! Reading order: [`observed`], [`domains`], [`volumes`], [`nodes`], [`status`], [`error`].
+//! Reading order: [`observed`], [`domains`], [`volumes`], [`nodes`], [`status`], [`explain`], [`events`], [`error`].
 
 pub mod domains;
 pub mod error;
+pub mod events;
+pub mod explain;
 pub mod nodes;
 pub mod observed;
 pub mod size;
@@ -18,6 +20,8 @@ pub use domains::{
     DomainChange, DomainChanged, DomainRole, DomainState, SyncStatus, UpdateAction, UpdateStatus,
 };
 pub use error::ApiError;
+pub use events::{Event, EventList};
+pub use explain::{Explanation, Remedy};
 pub use nodes::{
     DiskState, FaultKind, KvdbView, Node, NodeList, NodeRuntime, ReplicaFault, ReplicaProgress,
     VolumeRole, VolumeRuntime,

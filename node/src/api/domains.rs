@@ -37,7 +37,8 @@ pub fn list(facts: &Facts) -> Vec<ClusterDomain> {
         .collect()
 }
 
-fn domain(facts: &Facts, id: DomainId, record: &DomainRecord) -> ClusterDomain {
+/// One cluster domain.
+pub fn domain(facts: &Facts, id: DomainId, record: &DomainRecord) -> ClusterDomain {
     let sync_status =
         (record.role == isthmus_catalog::DomainRole::Data).then(|| sync_status(facts, id, record));
     let (reason, next) = explanation(facts, id, record, sync_status);

@@ -4,14 +4,16 @@ use crate::api::access::{ClusterAccess, SHOWN_WITHIN, now_ms};
 use crate::api::errors::HttpError;
 use crate::api::facts::Facts;
 use crate::api::routes::Api;
-use crate::api::{domains, nodes, verdict, volumes};
+use crate::api::{domains, explain, nodes, verdict, volumes};
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
 use isthmus_api::{
-    ClusterDomainUpdateList, ClusterDomainsStatus, NodeList, NodeRuntime, Observed, Status, Volume,
-    VolumeList,
+    ClusterDomainUpdateList, ClusterDomainsStatus, Event, EventList, Explanation, NodeList,
+    NodeRuntime, Observed, Status, Volume, VolumeList,
 };
-use serde::Serialize;
+use isthmus_catalog::Catalog;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// What can be known now: confirmed where a majority answers, else what this node knows.
@@ -76,6 +78,73 @@ pub async fn volume<A: ClusterAccess>(
     let volume = volumes::volume(&facts, *id, record);
     Ok(Json(ObservedVolume {
         volume,
+        observed: facts.observed(),
+    }))
+}
+
+/// GET /v1/volumes/{name}/explain
+pub async fn explain_volume<A: ClusterAccess>(
+    State(api): State<Arc<Api<A>>>,
+    Path(name): Path<String>,
+) -> Result<Json<Explanation>, HttpError> {
+    let facts = facts(api.cluster.as_ref()).await;
+    let found = facts
+        .catalog
+        .volumes
+        .iter()
+        .find(|(_, record)| record.name == name);
+    match found {
+        Some((id, record)) => Ok(Json(explain::volume(&facts, *id, record))),
+        None => Err(HttpError::not_found(format!("volume {name} not found"))),
+    }
+}
+
+/// GET /v1/clusterdomains/{name}/explain
+pub async fn explain_domain<A: ClusterAccess>(
+    State(api): State<Arc<Api<A>>>,
+    Path(name): Path<String>,
+) -> Result<Json<Explanation>, HttpError> {
+    let facts = facts(api.cluster.as_ref()).await;
+    match facts.domain_named(&name) {
+        Some((id, record)) => Ok(Json(explain::domain(&facts, id, record))),
+        None => Err(HttpError::not_found(format!(
+            "cluster domain {name} not found"
+        ))),
+    }
+}
+
+/// Which events.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Events {
+    /// Only those after this revision.
+    #[serde(default)]
+    after: u64,
+}
+
+/// GET /v1/events
+pub async fn events<A: ClusterAccess>(
+    State(api): State<Arc<Api<A>>>,
+    wanted: Result<Query<Events>, QueryRejection>,
+) -> Result<Json<EventList>, HttpError> {
+    let Query(wanted) = wanted.map_err(|error| HttpError::field("after", error.body_text()))?;
+    let facts = facts(api.cluster.as_ref()).await;
+    let audit = &facts.catalog.audit;
+    let dropped = audit.len() >= Catalog::AUDIT_MAX;
+    let oldest = audit.front().filter(|_| dropped);
+    Ok(Json(EventList {
+        items: audit
+            .iter()
+            .filter(|record| record.revision > wanted.after)
+            .map(|record| Event {
+                revision: record.revision,
+                at_ms: record.at_ms,
+                who: record.who.clone(),
+                why: record.why.clone(),
+                what: record.what.clone(),
+            })
+            .collect(),
+        complete_from: oldest.map_or(0, |record| record.revision),
         observed: facts.observed(),
     }))
 }

@@ -71,6 +71,15 @@ pub fn router<A: ClusterAccess>(cluster: Arc<A>, client: u64) -> Router {
             "/v1/volumes/{name}",
             delete(changes::delete_volume::<A>).get(reads::volume::<A>),
         )
+        .route(
+            "/v1/volumes/{name}/explain",
+            get(reads::explain_volume::<A>),
+        )
+        .route(
+            "/v1/clusterdomains/{name}/explain",
+            get(reads::explain_domain::<A>),
+        )
+        .route("/v1/events", get(reads::events::<A>))
         .route("/v1/nodes", get(reads::node_list::<A>))
         .route("/v1/node", get(reads::node::<A>))
         .route("/v1/status", get(reads::status::<A>))

@@ -1,5 +1,7 @@
 //! The routes over a catalog in memory.
 
+mod explaining;
+
 use crate::api::access::{ClusterAccess, Observation, Observations, SHOWN_WITHIN, Unavailable};
 use crate::api::routes::{OPENAPI, router};
 use axum::body::{Body, to_bytes};

@@ -46,7 +46,7 @@ fn count(number: usize) -> u32 {
 
 /// What would happen if the domain `lost` failed now: a volume keeps its writes where another active domain has an in-sync
 /// replica on a node that answers.
-fn site_loss(facts: &Facts, lost: DomainId) -> SiteLoss {
+pub fn site_loss(facts: &Facts, lost: DomainId) -> SiteLoss {
     let mut reasons = Vec::new();
     let outside = |node: NodeId| {
         facts

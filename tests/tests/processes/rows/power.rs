@@ -83,13 +83,19 @@ fn row_10_after_a_power_loss_at_both_sites_every_acknowledged_write_is_there_and
     );
 }
 
+/// Cuts until one has found the journal half written. On a machine that is busy with other things the load may just have been waiting.
+const TEARS_MAX: u64 = 16;
+
 #[test]
 fn row_11_a_torn_or_lost_tail_of_the_journal_is_cut_off_and_costs_no_acknowledged_write() {
     let options = Options::with_volume(64 << 20).on_lossy_disks(DISK_BYTES);
     let mut cluster = Cluster::start(&options);
     let history = history(0x90e6);
     let mut torn = 0;
-    for round in 0..4 {
+    for round in 0..TEARS_MAX {
+        if round >= 4 && torn > 0 {
+            break;
+        }
         // Secondary and primary in turn; the other site stays.
         let primary = Node::A1;
         let dark = Node::DATA[(round % 2) as usize];

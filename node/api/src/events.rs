@@ -1,0 +1,30 @@
+//! The audit trail: who did what, when and why.
+
+use crate::observed::Observed;
+use serde::{Deserialize, Serialize};
+
+/// Something that an operator, or a node by itself, changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Its place in the order of all changes; rises.
+    pub revision: u64,
+    /// When, in ms since 1970 by the clock of the node that was asked.
+    pub at_ms: u64,
+    /// Who: `operator`, or a node's name.
+    pub who: String,
+    /// Why, as they said; empty when they did not.
+    pub why: String,
+    /// What was done.
+    pub what: String,
+}
+
+/// Events, oldest first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventList {
+    /// The events.
+    pub items: Vec<Event>,
+    /// The oldest revision from which nothing is missing: what was before it is no longer kept.
+    pub complete_from: u64,
+    /// How far this can be trusted.
+    pub observed: Observed,
+}

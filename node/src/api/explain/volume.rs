@@ -1,0 +1,255 @@
+//! A volume explained.
+
+use super::{activate, all_of, deactivate, remedy};
+use crate::api::facts::Facts;
+use crate::api::volumes;
+use isthmus_api::{
+    Explanation, OnPeerLoss, Remedy, Replica, ReplicaState, ServiceState, Volume, size,
+};
+use isthmus_catalog::VolumeRecord;
+use isthmus_engine::{DomainId, NodeId, VolumeId};
+use std::collections::BTreeSet;
+
+/// Explains the state of a volume.
+pub fn volume(facts: &Facts, id: VolumeId, record: &VolumeRecord) -> Explanation {
+    let shown = volumes::volume(facts, id, record);
+    let story = Story {
+        facts,
+        record,
+        shown: &shown,
+    };
+    let mut remedies = story.service_remedies();
+    remedies.extend(story.sync_remedies());
+    let mut said = BTreeSet::new();
+    remedies.retain(|remedy| said.insert(remedy.command.clone()));
+    Explanation {
+        subject: format!("volume {}", shown.name),
+        state: format!("{:?}, {}", shown.service, shown.sync_status.as_str()),
+        since_ms: record.unprotected_since_ms,
+        facts: story.facts(),
+        rule: story.rule(),
+        remedies,
+        observed: facts.observed(),
+    }
+}
+
+struct Story<'a> {
+    facts: &'a Facts,
+    record: &'a VolumeRecord,
+    shown: &'a Volume,
+}
+
+impl Story<'_> {
+    fn facts(&self) -> Vec<String> {
+        let Story { shown, .. } = self;
+        let mut facts = vec![self.service()];
+        facts.push(format!(
+            "its in-sync set, as kvdb has it: {} (epoch {})",
+            all_of(&shown.in_sync),
+            shown.epoch
+        ));
+        for replica in &shown.replicas {
+            if replica.state != ReplicaState::InSync || !replica.reason.is_empty() {
+                facts.push(lacking(replica));
+            }
+        }
+        if !self.facts.confirmed {
+            facts.push(format!(
+                "no majority of kvdb's voters answers ({}): this may be old, and nothing can be committed",
+                self.votes()
+            ));
+        }
+        facts
+    }
+
+    fn service(&self) -> String {
+        let shown = self.shown;
+        let primary = shown.primary.as_deref().unwrap_or("its primary");
+        match shown.service {
+            ServiceState::Idle => "nobody has it open, so it has no primary".to_owned(),
+            ServiceState::Serving => format!("{primary} orders and answers its I/O"),
+            ServiceState::Opening => {
+                format!("{primary} is about to serve it: {}", shown.reason)
+            }
+            ServiceState::Frozen => format!("its I/O waits at {primary}: {}", shown.reason),
+            ServiceState::Stopped => format!("{primary} does not serve it: {}", shown.reason),
+            ServiceState::Unknown => shown.reason.clone(),
+        }
+    }
+
+    fn rule(&self) -> String {
+        let suspend = self.shown.on_peer_loss == OnPeerLoss::Suspend;
+        match self.shown.service {
+            ServiceState::Idle => {
+                "a replica becomes primary when a client opens the volume (NBD GO) at its node, and only if it is in sync".to_owned()
+            }
+            ServiceState::Serving => String::new(),
+            ServiceState::Opening => {
+                "a new primary serves once every grant of the epoch before is over and all members hold the same blocks (I3, I5)".to_owned()
+            }
+            ServiceState::Frozen if suspend => {
+                "a write is answered once every member of the in-sync set holds it (I1); under the policy `suspend` a member that is \
+                 lost stays in the set until it is back or its domain is deactivated"
+                    .to_owned()
+            }
+            ServiceState::Frozen => {
+                "a write is answered once every member of the in-sync set holds it (I1); a member leaves the set by a commit of kvdb \
+                 only (I2)"
+                    .to_owned()
+            }
+            ServiceState::Stopped => {
+                "a replica that can't vouch for its data serves nothing (I10)".to_owned()
+            }
+            ServiceState::Unknown => {
+                "nobody takes over from a primary across sites by itself: it may serve where nobody sees it (promise 2)".to_owned()
+            }
+        }
+    }
+
+    fn service_remedies(&self) -> Vec<Remedy> {
+        match self.shown.service {
+            ServiceState::Idle => self
+                .shown
+                .nbd
+                .iter()
+                .map(|address| {
+                    remedy(
+                        format!("open {address}"),
+                        "that node's replica becomes primary",
+                    )
+                })
+                .collect(),
+            ServiceState::Serving | ServiceState::Opening => Vec::new(),
+            ServiceState::Frozen | ServiceState::Unknown | ServiceState::Stopped => self.unfreeze(),
+        }
+    }
+
+    /// What lets I/O go on.
+    fn unfreeze(&self) -> Vec<Remedy> {
+        let mut remedies = Vec::new();
+        let silent = self.silent_members();
+        if !silent.is_empty() {
+            let names: Vec<String> = silent
+                .iter()
+                .map(|node| self.facts.node_name(*node))
+                .collect();
+            remedies.push(remedy(
+                format!("start {}", all_of(&names)),
+                "I/O goes on by itself once it answers; nothing is lost",
+            ));
+        }
+        let domains: BTreeSet<DomainId> = silent
+            .iter()
+            .filter_map(|node| self.facts.catalog.nodes.get(node))
+            .map(|node| node.domain)
+            .collect();
+        remedies.extend(domains.into_iter().map(|domain| self.without(domain)));
+        if !self.facts.confirmed {
+            remedies.push(remedy(
+                "domain-ctl get nodes",
+                format!("shows which of kvdb's voters to start: {}", self.votes()),
+            ));
+        }
+        remedies
+    }
+
+    /// What deactivating a domain would mean for this volume.
+    fn without(&self, domain: DomainId) -> Remedy {
+        let name = self.facts.domain_name(domain);
+        let elsewhere: Vec<String> = self
+            .record
+            .in_sync
+            .iter()
+            .filter(|replica| {
+                let node = self.facts.catalog.nodes.get(&replica.node);
+                node.is_some_and(|node| node.domain != domain)
+                    && self.facts.in_active_domain(replica.node)
+                    && self.facts.answers(replica.node)
+            })
+            .map(|replica| self.facts.node_name(replica.node))
+            .collect();
+        let consequence = if elsewhere.is_empty() {
+            format!(
+                "is refused for this volume: no in-sync replica outside {name} answers, so its latest writes would be given up"
+            )
+        } else {
+            format!(
+                "{name} is fenced (a lease at most), then {} serves every acknowledged write; {name} serves nothing until it is activated",
+                all_of(&elsewhere)
+            )
+        };
+        remedy(deactivate(&name), consequence)
+    }
+
+    fn sync_remedies(&self) -> Vec<Remedy> {
+        let mut remedies = Vec::new();
+        for (replica, node) in self.shown.replicas.iter().zip(&self.record.replicas) {
+            match replica.state {
+                ReplicaState::InSync | ReplicaState::Resyncing { .. } => continue,
+                ReplicaState::NotInSync { .. } | ReplicaState::Unknown => {}
+            }
+            if !self.facts.in_active_domain(*node) {
+                remedies.push(remedy(
+                    activate(&replica.domain),
+                    format!(
+                        "{} is brought back: what changed meanwhile is copied",
+                        replica.node
+                    ),
+                ));
+            } else if !self.facts.answers(*node) {
+                remedies.push(remedy(
+                    format!("start {}", replica.node),
+                    "it is brought back by itself: what changed meanwhile is copied",
+                ));
+            }
+        }
+        remedies
+    }
+
+    fn silent_members(&self) -> Vec<NodeId> {
+        let members = self.record.in_sync.iter().chain(&self.record.primary);
+        let silent = members
+            .map(|replica| replica.node)
+            .filter(|node| !self.facts.answers(*node));
+        Vec::from_iter(silent.collect::<BTreeSet<_>>())
+    }
+
+    fn votes(&self) -> String {
+        let voters = &self.facts.kvdb.voters;
+        let answering = voters
+            .iter()
+            .filter(|id| self.facts.answers(NodeId(**id)))
+            .count();
+        format!("{answering} of {} answer", voters.len())
+    }
+}
+
+fn lacking(replica: &Replica) -> String {
+    let lack = match &replica.state {
+        ReplicaState::InSync => "is in sync".to_owned(),
+        ReplicaState::Resyncing {
+            done_bytes,
+            total_bytes,
+            ..
+        } => format!(
+            "is being brought back, {} of {} done",
+            size::format(*done_bytes),
+            size::format(*total_bytes)
+        ),
+        ReplicaState::NotInSync {
+            dirty_bytes: Some(bytes),
+            ..
+        } => format!("lacks up to {}", size::format(*bytes)),
+        ReplicaState::NotInSync { .. } => "lacks acknowledged writes".to_owned(),
+        ReplicaState::Unknown => "is in a state that nobody who answers knows".to_owned(),
+    };
+    let reason = if replica.reason.is_empty() {
+        String::new()
+    } else {
+        format!(": {}", replica.reason)
+    };
+    format!(
+        "the replica at {} ({}) {lack}{reason}",
+        replica.node, replica.domain
+    )
+}
