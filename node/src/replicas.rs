@@ -37,6 +37,8 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+/// Clients of a node at a time: a few for each of a thousand volumes.
+const CLIENTS_MAX: usize = 4096;
 /// How long the volumes get to be released when the node stops.
 const STOP_WITHIN: Duration = Duration::from_secs(3);
 
@@ -144,9 +146,13 @@ impl Replicas {
             None => None,
             Some(address) => {
                 let exports = Arc::new(NodeExports::new(kvdb.clone(), store.node, inputs.clone()));
-                let server = data
-                    .spawn(async move {
-                        Server::start(&[Address::Tcp(address)], exports, Limits::default()).await
+                let limits = Limits {
+                    connections: CLIENTS_MAX,
+                    ..Limits::default()
+                };
+                let server =
+                    data.spawn(async move {
+                        Server::start(&[Address::Tcp(address)], exports, limits).await
                     })
                     .await?;
                 Some(server.with_context(|| format!("can't listen for NBD clients on {address}: is another program using the port?"))?)

@@ -20,6 +20,7 @@ use isthmus_disk::{DirectoryLock, FileDisk};
 use isthmus_engine::NodeId;
 use isthmus_kvdb::{Kvdb, KvdbConfig};
 use isthmus_transport::{CertificateFiles, Transport};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -36,11 +37,21 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     let _lock =
         DirectoryLock::acquire(&config.data_dir).map_err(|error| anyhow::anyhow!("{error}"))?;
     let store = store::start(&config.data_dir, config.cluster.id.0, config.node_id())?;
+    raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("can't start")?;
     runtime.block_on(live(&config, store))
+}
+
+/// As many open files as the process may have: each client is one, each volume a few; and what a shell gives is 1,024.
+fn raise_open_files() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::info!(%error, "the limit of open files stays as it is");
+    }
 }
 
 async fn live(config: &Config, mut store: Store) -> anyhow::Result<()> {

@@ -12,6 +12,7 @@ use rustix::fs::{Advice, fadvise};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
+use std::ops::Bound;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -47,7 +48,9 @@ const DURABLE_WRITERS: usize = 3;
 /// worker threads. Dropped, it waits for what the workers have begun; what was queued behind that is not done.
 pub struct FileDisk {
     root: PathBuf,
-    files: BTreeMap<FileId, (PathBuf, Arc<OpenFile>)>,
+    files: BTreeMap<FileId, Arc<OpenFile>>,
+    /// The same files by their paths.
+    by_path: BTreeMap<PathBuf, FileId>,
     file_next: u32,
     operations_in_flight: usize,
     bytes_in_flight: usize,
@@ -82,6 +85,7 @@ impl FileDisk {
         Ok(FileDisk {
             root,
             files: BTreeMap::new(),
+            by_path: BTreeMap::new(),
             file_next: 1,
             operations_in_flight: 0,
             bytes_in_flight: 0,
@@ -217,7 +221,7 @@ impl FileDisk {
 
     fn file(&self, file: FileId) -> io::Result<&Arc<OpenFile>> {
         match self.files.get(&file) {
-            Some((_, open)) => Ok(open),
+            Some(open) => Ok(open),
             None => Err(io::Error::new(
                 io::ErrorKind::NotFound,
                 format!("file {} is not open: it was removed", file.0),
@@ -227,7 +231,7 @@ impl FileDisk {
 
     /// One id for one file, however often it is opened, since a durable write covers all that was written to the file before.
     fn open_path(&mut self, path: PathBuf) -> io::Result<FileId> {
-        if let Some((id, _)) = self.files.iter().find(|(_, (open, _))| *open == path) {
+        if let Some(id) = self.by_path.get(&path) {
             return Ok(*id);
         }
         let open = Arc::new(OpenFile::open(&path)?);
@@ -236,7 +240,8 @@ impl FileDisk {
             .file_next
             .checked_add(1)
             .expect("files are opened fewer than 2^32 times");
-        self.files.insert(id, (path, open));
+        self.files.insert(id, open);
+        self.by_path.insert(path, id);
         Ok(id)
     }
 
@@ -315,10 +320,14 @@ impl Disk for FileDisk {
     fn remove(&mut self, path: &str) -> io::Result<()> {
         let path = folders::below(&self.root, path)?;
         folders::remove_whole(&path)?;
-        let (gone, left): (BTreeMap<_, _>, BTreeMap<_, _>) = std::mem::take(&mut self.files)
-            .into_iter()
-            .partition(|(_, (open, _))| open.starts_with(&path));
-        self.files = left;
+        // Paths are in the order of their components: what is below a folder comes right behind it.
+        let below = self
+            .by_path
+            .range::<Path, _>((Bound::Included(path.as_path()), Bound::Unbounded));
+        let below = below.take_while(|(open, _)| open.starts_with(&path));
+        let below: Vec<PathBuf> = below.map(|(open, _)| open.clone()).collect();
+        let ids = below.iter().filter_map(|open| self.by_path.remove(open));
+        let gone: Vec<Arc<OpenFile>> = ids.filter_map(|id| self.files.remove(&id)).collect();
         // The last to close a file that was removed gives its space back, which takes long for a large one.
         let closing = std::thread::Builder::new().name("disk-close".into());
         closing.spawn(move || drop(gone)).map(drop)

@@ -7,6 +7,7 @@ mod scrub;
 
 use crate::mirror::{Context, Mirror, Recovering};
 use crate::output::{ClientError, ClientRequest, Lane, Outcome, Outputs};
+use crate::pace::Pace;
 use crate::status::{FaultKind, VolumeStatus};
 use crate::wire::Malformed;
 use bytes::Bytes;
@@ -71,6 +72,7 @@ pub struct Host<D: Disk, R> {
     catalog: Arc<Catalog>,
     sessions: BTreeSet<NodeId>,
     completions: Vec<(OpId, io::Result<isthmus_journal::Done>)>,
+    pace: Pace,
     journal_failed: bool,
     /// Replicas whose extents are damaged: they are made anew once the set is without them.
     damaged: BTreeSet<VolumeId>,
@@ -95,6 +97,7 @@ macro_rules! context {
             outputs: $outputs,
             catalog: &$host.catalog,
             journal_reserve: $host.journal_reserve,
+            pace: &mut $host.pace,
         }
     };
 }
@@ -167,6 +170,7 @@ impl<D: Disk, R> Host<D, R> {
             catalog: Arc::default(),
             sessions: BTreeSet::new(),
             completions: Vec::new(),
+            pace: Pace::default(),
             journal_failed: false,
             damaged,
             announced,

@@ -2,11 +2,12 @@
 //! effects, and speaks the replicas' wire format. It is synchronous: facts come in as calls with the time, what is to be done outside
 //! (frames, replies to clients, questions to kvdb) goes out in [`Outputs`]. The simulator drives the same code as `isthmusd`.
 //!
-//! Reading order: [`output`], [`wire`], [`mirror`] (one volume), [`host`], [`proposal`].
+//! Reading order: [`output`], [`wire`], [`mirror`] (one volume), `pace` (of resyncs), [`host`], [`proposal`].
 
 pub mod host;
 pub mod mirror;
 pub mod output;
+mod pace;
 pub mod proposal;
 pub mod status;
 pub mod wire;

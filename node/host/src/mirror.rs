@@ -1,9 +1,10 @@
 //! One volume's replica on this node: its engine, its extents, the bytes of records that are still in doubt, its clients.
 //!
 //! Modules in reading order: `effects` (what the engine asks for is done), `messages` (frames in), `clients` and `pieces` (requests in,
-//! blocks and bytes), `attachment` (who may come), `copying` (resync, both sides), `checkpoint`, `recovery`; and for disks that are not what they
+//! blocks and bytes), `attachment` (who may come), `copying` (resync, the joiner's side), `answering` (the primary's), `checkpoint`, `recovery`; and for disks that are not what they
 //! should be: `fault` (full, failing, lost), `space` (reserved before it is needed), `mending` (bad blocks), `scrub`.
 
+mod answering;
 mod attachment;
 mod checkpoint;
 mod clients;
@@ -31,12 +32,14 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::output::{OutgoingFrame, Outputs};
+use crate::pace::Pace;
 use crate::status::{CopyProgress, ReplicaFault, VolumeStatus};
 use crate::wire::Payload;
+use answering::{Answering, SourceRead};
 use attachment::Waiter;
 use checkpoint::Checkpoint;
 use clients::{Merge, Operation, Request};
-use copying::{Joining, SourceRead, Target};
+use copying::{Joining, Target};
 use fault::{Applying, Backoff, Fault};
 use mending::{Mending, MendingRead, Reader};
 use messages::Arrival;
@@ -57,6 +60,8 @@ pub struct Context<'a, R> {
     pub catalog: &'a Arc<Catalog>,
     /// Free journal bytes below which client writes wait.
     pub journal_reserve: u64,
+    /// How fast questions of resyncs are answered.
+    pub(crate) pace: &'a mut Pace,
 }
 
 impl<R> Context<'_, R> {
@@ -144,6 +149,7 @@ pub struct Mirror<R> {
     target: Option<Target>,
     moved_bytes: u64,
     joiners: BTreeMap<NodeId, Joining>,
+    answering: Answering,
     store_works: BTreeMap<StoreOp, StoreWork>,
     next_number: u64,
     requests: BTreeMap<u64, Request<R>>,
@@ -210,6 +216,7 @@ impl<R> Mirror<R> {
             copying,
             space,
             self.next_look_at_fault(),
+            self.answering.next_look(),
             self.mending.next_look(),
         ]
         .into_iter()
@@ -222,6 +229,7 @@ impl<R> Mirror<R> {
         self.with_engine(context, |engine, now, effects| engine.on_tick(now, effects));
         self.look_at_attachment(context);
         self.remind_copying(context);
+        self.answer_questions(context);
         self.remind_mending(context);
     }
 
@@ -229,6 +237,7 @@ impl<R> Mirror<R> {
     pub fn on_session_up(&mut self, context: &mut Context<'_, R>, peer: NodeId) {
         self.held.retain(|(_, frame)| frame.to != peer);
         self.deferred.retain(|(from, _)| *from != peer);
+        self.answering.forget(peer);
         self.with_engine(context, |engine, now, effects| {
             engine.on_session_up(now, peer, effects)
         });
@@ -239,6 +248,7 @@ impl<R> Mirror<R> {
     pub fn on_session_down(&mut self, context: &mut Context<'_, R>, peer: NodeId) {
         self.held.retain(|(_, frame)| frame.to != peer);
         self.deferred.retain(|(from, _)| *from != peer);
+        self.answering.forget(peer);
         self.with_engine(context, |engine, now, effects| {
             engine.on_session_down(now, peer, effects)
         });

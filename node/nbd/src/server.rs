@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -124,9 +124,10 @@ impl Server {
             limits.requests_in_flight > 0,
             "a connection needs a request in flight"
         );
+        let backlog = u32::try_from(limits.connections).unwrap_or(u32::MAX);
         let mut listeners = Vec::new();
         for address in addresses {
-            listeners.push(listen(address).await?);
+            listeners.push(listen(address, backlog).await?);
         }
         let bound = listeners
             .iter()
@@ -199,9 +200,20 @@ impl Listener {
     }
 }
 
-async fn listen(address: &Address) -> io::Result<Listener> {
+/// `backlog` clients may be on their way in: after a failover all come at once, and whom the kernel has no place for waits for a greeting
+/// that never comes.
+async fn listen(address: &Address, backlog: u32) -> io::Result<Listener> {
     match address {
-        Address::Tcp(address) => Ok(Listener::Tcp(TcpListener::bind(address).await?)),
+        Address::Tcp(address) => {
+            let socket = match address {
+                SocketAddr::V4(_) => TcpSocket::new_v4()?,
+                SocketAddr::V6(_) => TcpSocket::new_v6()?,
+            };
+            // Or a restarted server would have to wait for connections of the one before to be forgotten.
+            socket.set_reuseaddr(true)?;
+            socket.bind(*address)?;
+            Ok(Listener::Tcp(socket.listen(backlog)?))
+        }
         Address::Unix(path) => {
             let bound = UnixListener::bind(path);
             let listener = match bound {

@@ -383,3 +383,24 @@ fn reserving_allocates_a_punched_range_again_and_keeps_what_is_there() {
 }
 
 mod without_threads;
+
+#[test]
+fn a_folders_files_go_with_it_and_no_others() {
+    let mut bench = Bench::new();
+    let [gone, below, kept, beside] = ["v/1/map", "v/1/deep/slots", "v/10/map", "v/1-map"]
+        .map(|path| bench.disk.create(path, 4096, false).unwrap());
+    bench.disk.remove("v/1").unwrap();
+    for file in [gone, below] {
+        assert!(bench.disk.length(file).is_err());
+    }
+    for file in [kept, beside] {
+        assert_eq!(bench.disk.length(file).unwrap(), 4096);
+    }
+    assert_eq!(
+        bench.disk.open("v/10/map").unwrap(),
+        kept,
+        "one id for one file"
+    );
+    let anew = bench.disk.create("v/1/map", 4096, false).unwrap();
+    assert_ne!(anew, gone, "an id is never used again");
+}

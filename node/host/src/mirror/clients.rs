@@ -8,12 +8,14 @@ use super::{Context, Doubtful, Mirror, Reader, StoreWork};
 use crate::output::{ClientError, ClientRequest, Outcome, Run};
 use crate::wire::{Payload, RECORD_BLOCKS_MAX, record_head};
 use bytes::{Bytes, BytesMut};
-use isthmus_engine::{BLOCK_BYTES, BlockRange, ClientOp, Effects, RecordKind};
+use isthmus_engine::{BLOCK_BYTES, BlockRange, ClientOp, Effects, RecordKind, Time};
 
 /// A client's request under way.
 #[derive(Debug)]
 pub(super) struct Request<R> {
     reply: R,
+    /// When it came.
+    since: Time,
     /// What is to be done, while it waits to be begun.
     waits: Option<ClientRequest>,
     parts_left: usize,
@@ -75,6 +77,7 @@ impl<R> Mirror<R> {
             number,
             Request {
                 reply,
+                since: context.now,
                 waits: None,
                 parts_left: 1,
                 error: None,
@@ -504,6 +507,9 @@ impl<R> Mirror<R> {
             return;
         };
         if let Some(request) = self.requests.remove(&operation.request) {
+            context
+                .pace
+                .note(context.now, context.now.since(request.since));
             let outcome = match request.error {
                 Some(error) => Outcome::Failed(error),
                 None => Outcome::Data(vec![data.slice(skip..skip + length)]),
@@ -541,6 +547,9 @@ impl<R> Mirror<R> {
         if request.parts_left == 0
             && let Some(request) = self.requests.remove(&number)
         {
+            context
+                .pace
+                .note(context.now, context.now.since(request.since));
             let outcome = request.error.map_or(Outcome::Done, Outcome::Failed);
             context.outputs.replies.push((request.reply, outcome));
         }

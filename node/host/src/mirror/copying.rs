@@ -1,4 +1,4 @@
-//! Resync: the joiner asks for what is on its to-do map and differs; the primary answers from its extents.
+//! Resync: the joiner asks for what is on its to-do map and differs; the primary answers from its extents (`answering`).
 //!
 //! The joiner names each block's hash, so equal blocks don't travel. Mirrored writes go on meanwhile: an answer reflects all records
 //! up to `as_of` and none after; blocks that a newer record has touched here since the question keep what the record brought. Older
@@ -10,7 +10,7 @@ use crate::status::CopyProgress;
 use crate::wire::{
     BlockHash, COPY_BLOCKS_MAX, Copying, Malformed, Payload, TAG_COPY, block_hash, encode_value,
 };
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use isthmus_engine::{BLOCK_BYTES, BlockRange, NodeId, RecordKind, Seq, Time};
 use isthmus_mutation::Mutation;
 use isthmus_volume::RegionMap;
@@ -19,8 +19,6 @@ use std::time::Duration;
 
 /// Questions that a joiner has out at once.
 const QUESTIONS_MAX: usize = 16;
-/// Questions that a primary works on at once for one volume; more are not answered, and asked again.
-const ANSWERS_MAX: usize = 64;
 /// After how long a question is asked again.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// A hash that no block has: this replica can't read its own.
@@ -47,16 +45,6 @@ struct Question {
     /// Writes of its answer that aren't applied yet.
     writes: usize,
     answered: bool,
-}
-
-/// The primary's side: a read for an answer.
-#[derive(Debug)]
-pub(super) struct SourceRead {
-    to: NodeId,
-    id: u64,
-    range: BlockRange,
-    hashes: Vec<BlockHash>,
-    as_of: Seq,
 }
 
 impl Target {
@@ -297,23 +285,7 @@ impl<R> Mirror<R> {
                     )));
                 }
                 self.note_joining(context.now, from, left_bytes, total_bytes);
-                let answering = self
-                    .store_works
-                    .values()
-                    .filter(|work| matches!(work, StoreWork::Source(_)))
-                    .count();
-                // Only a primary's committed position says how new the blocks are.
-                if self.engine.is_serving() && answering < ANSWERS_MAX {
-                    let as_of = self.engine.log().committed();
-                    let op = self.store_op(StoreWork::Source(SourceRead {
-                        to: from,
-                        id,
-                        range,
-                        hashes,
-                        as_of,
-                    }));
-                    self.store.read(op, range);
-                }
+                self.questioned(context, from, id, range, hashes);
                 Ok(())
             }
             Copying::Have {
@@ -356,53 +328,6 @@ impl<R> Mirror<R> {
         }
     }
 
-    pub(super) fn source_read_done(
-        &mut self,
-        context: &mut Context<'_, R>,
-        source: &SourceRead,
-        data: &Bytes,
-        checksums: &[u32],
-        bad_blocks: &[u64],
-    ) {
-        let (mut same, mut holes, mut bad) = (0u64, 0u64, 0u64);
-        let mut sent = Vec::new();
-        let mut body = BytesMut::new();
-        for (index, block) in data.chunks_exact(BLOCK_BYTES as usize).enumerate() {
-            let bit = 1u64 << index;
-            if bad_blocks.contains(&(source.range.start + index as u64)) {
-                bad |= bit;
-            } else if block_hash(block) == source.hashes[index] {
-                same |= bit;
-            } else if block.iter().all(|byte| *byte == 0) {
-                holes |= bit;
-            } else {
-                sent.push(checksums[index]);
-                body.extend_from_slice(block);
-            }
-        }
-        if bad != 0 {
-            // The joiner asks for these again.
-            self.found_bad(context, bad_blocks);
-        }
-        self.moved_bytes += body.len() as u64;
-        let have = Copying::Have {
-            id: source.id,
-            as_of: source.as_of,
-            same,
-            holes,
-            bad,
-            checksums: sent,
-        };
-        let frame = OutgoingFrame {
-            to: source.to,
-            volume: self.volume,
-            lane: Lane::Resync,
-            head: encode_value(TAG_COPY, &have),
-            body: body.freeze(),
-        };
-        context.outputs.frames.push(frame);
-    }
-
     fn on_have(
         &mut self,
         context: &mut Context<'_, R>,
@@ -435,30 +360,46 @@ impl<R> Mirror<R> {
                 sent.len()
             )));
         }
-        let mut changes: Vec<(RecordKind, BlockRange, Payload)> = Vec::new();
+        // Neighbours together: each write of the extents costs about the same, however long it is.
+        let mut runs: Vec<(RecordKind, BlockRange, usize)> = Vec::new();
         for index in 0..count {
-            let block = BlockRange::new(question.range.start + index as u64, 1);
+            let block = question.range.start + index as u64;
             let newer = question.newer[index] > as_of && !Mutation::CopyOverNewerWrites.is_on();
             if newer || (same | bad) & (1 << index) != 0 {
                 continue;
             }
-            if holes & (1 << index) != 0 {
-                changes.push((RecordKind::Clear, block, Payload::default()));
-                continue;
-            }
-            let at = sent.binary_search(&index).unwrap_or_default();
-            let data = body.slice(at * BLOCK_BYTES as usize..(at + 1) * BLOCK_BYTES as usize);
-            let payload = Payload {
-                data,
-                checksums: [checksums[at]].into(),
+            let is_hole = holes & (1 << index) != 0;
+            let kind = if is_hole {
+                RecordKind::Clear
+            } else {
+                RecordKind::Write
             };
-            if !payload.is_sound(volume, block) {
-                return Err(Malformed(format!(
-                    "block {} is not what its checksum says",
-                    block.start
-                )));
+            match runs.last_mut() {
+                Some((last, range, _)) if *last == kind && range.end() == block => range.count += 1,
+                _ => {
+                    let at = sent.binary_search(&index).unwrap_or_default();
+                    runs.push((kind, BlockRange::new(block, 1), at));
+                }
             }
-            changes.push((RecordKind::Write, block, payload));
+        }
+        let mut changes: Vec<(RecordKind, BlockRange, Payload)> = Vec::new();
+        for (kind, range, at) in runs {
+            let mut payload = Payload::default();
+            if kind == RecordKind::Write {
+                // What is sent for neighbours lies side by side, too.
+                let (first, end) = (at, at + range.count as usize);
+                let bytes = first * BLOCK_BYTES as usize..end * BLOCK_BYTES as usize;
+                payload = Payload {
+                    data: body.slice(bytes),
+                    checksums: checksums[first..end].into(),
+                };
+                if !payload.is_sound(volume, range) {
+                    return Err(Malformed(format!(
+                        "blocks {range:?} are not what their checksums say"
+                    )));
+                }
+            }
+            changes.push((kind, range, payload));
         }
         question.answered = true;
         question.writes = changes.len();

@@ -1,5 +1,6 @@
 //! Coming back: the last checkpoint, then the journal behind it.
 
+use super::answering::Answering;
 use super::checkpoint::{STATE_VERSION, State};
 use super::effects::JournalledChange;
 use super::fault::{Backoff, mark_of};
@@ -118,6 +119,7 @@ impl<R> Recovering<R> {
             target: None,
             moved_bytes: 0,
             joiners: BTreeMap::new(),
+            answering: Answering::default(),
             store_works: BTreeMap::new(),
             next_number: 0,
             requests: BTreeMap::new(),
