@@ -112,8 +112,8 @@ pub struct Checkers {
     serving: Serving,
     /// Whether all clocks keep their bound: only then is a read promised to be fresh.
     clocks_are_good: bool,
-    /// Whether a bit was turned over on a disk: then a read may fail while the good copy is out of reach.
-    bits_flipped: bool,
+    /// Volumes of which a disk has not kept what it was given: an operation may fail there while the good copy is out of reach.
+    rotten: BTreeSet<VolumeId>,
     /// Whether faults are over: from then on every read counts, whatever the clocks.
     all_is_well: bool,
     volumes: Vec<(VolumeId, u64)>,
@@ -138,7 +138,7 @@ impl Checkers {
             acknowledging: Acknowledging::default(),
             serving: Serving::default(),
             clocks_are_good,
-            bits_flipped: false,
+            rotten: BTreeSet::new(),
             all_is_well: false,
             volumes: volumes.to_vec(),
             lossy: BTreeSet::new(),
@@ -148,15 +148,20 @@ impl Checkers {
         }
     }
 
-    /// A bit was turned over on a disk.
-    pub fn a_bit_has_flipped(&mut self) {
-        self.bits_flipped = true;
+    /// A volume was made while all ran: it reads as zeroes.
+    pub fn created(&mut self, volume: VolumeId, bytes: u64) {
+        self.volumes.push((volume, bytes));
     }
 
-    /// Whether a read may fail because no good copy of a block is in reach.
+    /// A disk has not kept what it was given of a volume.
+    pub fn rotten(&mut self, volume: VolumeId) {
+        self.rotten.insert(volume);
+    }
+
+    /// Whether an operation may fail because no good copy of a block is in reach.
     #[must_use]
-    pub fn may_be_unreadable(&self) -> bool {
-        self.bits_flipped && !self.all_is_well
+    pub fn may_be_unreadable(&self, volume: VolumeId) -> bool {
+        self.rotten.contains(&volume)
     }
 
     /// Faults are over.

@@ -2,7 +2,7 @@
 //! pattern made of these. So each read says which write it saw, and anything torn, misplaced or made up is seen at once.
 
 use crate::checkers::Operation;
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use isthmus_engine::VolumeId;
 
 /// The unit of checking: the smallest piece that a client reads or writes.
@@ -26,13 +26,14 @@ fn word(write: u64, volume: VolumeId, sector: u64, index: u64) -> u64 {
 #[must_use]
 pub fn written(write: u64, volume: VolumeId, first: u64, sectors: u64) -> Bytes {
     assert!(write != ZEROES, "write 0 would not be told from zeroes");
-    let mut bytes = BytesMut::with_capacity((sectors * SECTOR_BYTES) as usize);
-    for sector in first..first + sectors {
-        for index in 0..WORDS {
-            bytes.put_u64_le(word(write, volume, sector, index));
+    let mut bytes = vec![0; (sectors * SECTOR_BYTES) as usize];
+    let (words, _) = bytes.as_chunks_mut::<8>();
+    for (of_sector, sector) in words.chunks_exact_mut(WORDS as usize).zip(first..) {
+        for (to, index) in of_sector.iter_mut().zip(0..) {
+            *to = word(write, volume, sector, index).to_le_bytes();
         }
     }
-    bytes.freeze()
+    Bytes::from(bytes)
 }
 
 /// The number of the write that a sector read from `sector` holds, or [`ZEROES`].

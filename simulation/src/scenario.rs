@@ -2,10 +2,11 @@
 //! with its time. What is left to chance (latencies, delays, what a crash keeps of unsynced data) comes from `seed` while it runs.
 //!
 //! Written down, so that a failure can be made smaller by leaving things out (`shrink`), and kept as a transcript that people can read
-//! (`scenarios/`). Modules: `drawing` (the scenario of a seed), `troubles` (faults and wishes that belong together), `text` (as lines of
-//! text, and back).
+//! (`scenarios/`). Modules: `drawing` (the scenario of a seed), `troubles` (faults and wishes that belong together), `edges` (what
+//! strikes in a narrow window), `text` (as lines of text, and back).
 
 mod drawing;
+mod edges;
 mod text;
 mod troubles;
 
@@ -59,6 +60,9 @@ pub struct World {
     pub link_jitter_us: u64,
     /// After how long without a sign of life a session is given up.
     pub session_timeout_ms: u64,
+    /// How many of a thousand operations of a data node's disk take far longer than the others.
+    #[serde(default)]
+    pub disk_slow_per_mille: u64,
     /// When faults end and everything heals.
     pub faults_end_us: Micros,
     /// What kvdb is.
@@ -178,8 +182,22 @@ pub enum Fault {
     KvdbLoss { per_mille: u64, for_us: Micros },
     /// Nobody reaches kvdb.
     KvdbDown { for_us: Micros },
-    /// Bits of what a node's extents hold turn over, where every volume has a good copy at the other node.
+    /// Power is lost in the middle of a checkpoint: right after so many changes from now to files that checkpoints write (with
+    /// `commit`, only those are counted that make a checkpoint current).
+    PowerLossInCheckpoint {
+        node: usize,
+        changes: u64,
+        commit: bool,
+        for_us: Micros,
+    },
+    /// Bits of what a node's extents hold turn over.
     FlipBits { node: usize, count: u64 },
+    /// The next writes to a node's extents are reported as done and lost, or land `blocks` blocks away where that is not 0.
+    StrayWrites {
+        node: usize,
+        count: u64,
+        blocks: u64,
+    },
     /// A node's extents and journal find no more space.
     FullDisk { node: usize, for_us: Micros },
     /// A node's disk takes no more changes, until it is mended and the node started again.
@@ -207,7 +225,7 @@ pub struct PlannedWish {
 /// What an operator asks for: domains by number, 1 is site-a, 2 is site-b, 3 is the witness.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "wish")]
-#[allow(missing_docs, reason = "the one field is the domain's number")]
+#[allow(missing_docs, reason = "most have one field, the domain's number")]
 pub enum Wish {
     /// `domain-ctl deactivate clusterdomain`.
     Deactivate { domain: u32 },
@@ -215,6 +233,10 @@ pub enum Wish {
     DeactivateAcceptingLoss { domain: u32 },
     /// `domain-ctl activate clusterdomain`.
     Activate { domain: u32 },
+    /// `domain-ctl delete volume`, of the volume with this index; refused while it is served.
+    DeleteVolume { volume: usize },
+    /// `domain-ctl create volume`: one that no client comes to. It is empty, whatever was in its place before.
+    CreateVolume { blocks: u64 },
 }
 
 /// A client: it opens its volume somewhere, does things, leaves, and comes back elsewhere.

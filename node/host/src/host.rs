@@ -306,7 +306,12 @@ impl<D: Disk, R> Host<D, R> {
 
     fn remove(&mut self, volume: VolumeId, outputs: &mut Outputs<R>) {
         self.damaged.remove(&volume);
-        self.mirrors.remove(&volume);
+        if let Some(mirror) = self.mirrors.remove(&volume) {
+            // Whoever still waits for an answer hears that it is gone, and connections to it are closed.
+            let gone = |reply| (reply, Outcome::Failed(ClientError::NoReplica));
+            outputs.replies.extend(mirror.into_unanswered().map(gone));
+            outputs.demoted.push(volume);
+        }
         self.schedule.forget(volume);
         self.closed.remove(&volume);
         self.tags.retain(|_, owner| *owner != volume);

@@ -8,6 +8,7 @@ use isthmus_journal::{Disk, DiskBusy, DiskOp, Done, FileId, OpId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Operations that may be in flight at once.
 pub const IN_FLIGHT_MAX: usize = 256;
@@ -19,7 +20,7 @@ pub const LATENCY_NS_SPREAD: u64 = 400_000;
 #[derive(Debug)]
 struct InFlight {
     id: OpId,
-    path: String,
+    path: Arc<str>,
     work: Work,
 }
 
@@ -46,13 +47,16 @@ pub struct SimulatedDisk {
     random: Random,
     now: u64,
     files: BTreeMap<String, SimulatedFile>,
-    open: BTreeMap<FileId, String>,
+    open: BTreeMap<FileId, Arc<str>>,
     opened: u32,
     in_flight: BTreeMap<(u64, u64), InFlight>,
     submitted: u64,
     done: Vec<(OpId, io::Result<Done>)>,
     capacity_bytes: Option<u64>,
     slowness: u64,
+    slow_per_mille: u64,
+    watched: Vec<String>,
+    sightings: u64,
     unreadable: Vec<(String, Range<u64>)>,
     unwritable: BTreeSet<String>,
     failures: Failures,
@@ -73,6 +77,9 @@ impl SimulatedDisk {
             done: Vec::new(),
             capacity_bytes: None,
             slowness: 1,
+            slow_per_mille: 0,
+            watched: Vec::new(),
+            sightings: 0,
             unreadable: Vec::new(),
             unwritable: BTreeSet::new(),
             failures: Failures::default(),
@@ -107,7 +114,7 @@ impl SimulatedDisk {
     /// change not covered by a completed sync or durable write, the seed keeps all, nothing, or some sectors.
     pub fn crash(&mut self) {
         for (path, change) in self.interrupted() {
-            if let Some(file) = self.files.get_mut(&path) {
+            if let Some(file) = self.files.get_mut(&*path) {
                 file.change(change);
             }
         }
@@ -121,7 +128,7 @@ impl SimulatedDisk {
     pub fn reopen(&mut self) {
         for (path, change) in self.interrupted() {
             for kept in change.torn(&mut self.random) {
-                if let Some(file) = self.files.get_mut(&path) {
+                if let Some(file) = self.files.get_mut(&*path) {
                     file.change(kept);
                 }
             }
@@ -129,17 +136,17 @@ impl SimulatedDisk {
     }
 
     /// Ends everything in flight, and gives back its changes in an order of the seed.
-    fn interrupted(&mut self) -> Vec<(String, Change)> {
+    fn interrupted(&mut self) -> Vec<(Arc<str>, Change)> {
         self.open.clear();
         self.done.clear();
-        let mut waiting: Vec<(String, Change)> = Vec::new();
+        let mut waiting: Vec<(Arc<str>, Change)> = Vec::new();
         for (_, InFlight { path, work, .. }) in std::mem::take(&mut self.in_flight) {
             if let Work::Change { change, .. } = work {
                 let fits = self
                     .files
-                    .get(&path)
+                    .get(&*path)
                     .is_some_and(|file| self.has_room(file.growth_bytes(&change)));
-                if fits && !self.unwritable.contains(&path) && !self.failures.read_only {
+                if fits && !self.unwritable.contains(&*path) && !self.failures.read_only {
                     let at = self.random.below(waiting.len() as u64 + 1) as usize;
                     waiting.insert(at, (path, change));
                 }
@@ -166,6 +173,24 @@ impl SimulatedDisk {
     pub fn set_slowness(&mut self, factor: u64) {
         assert!(factor >= 1, "a disk can't be faster than it is");
         self.slowness = factor;
+    }
+
+    /// Lets so many of a thousand operations take 10 to 100 times as long as the others: real disks do (garbage collection, retries, a
+    /// neighbour), and what mostly comes first then comes last.
+    pub fn set_slow_per_mille(&mut self, per_mille: u64) {
+        self.slow_per_mille = per_mille;
+    }
+
+    /// Counts, from now on, the changes to files whose path ends with one of these.
+    pub fn watch(&mut self, path_ends: &[&str]) {
+        self.watched = path_ends.iter().map(|&end| end.to_owned()).collect();
+        self.sightings = 0;
+    }
+
+    /// How many there were since.
+    #[must_use]
+    pub fn sightings(&self) -> u64 {
+        self.sightings
     }
 
     /// Makes reads that touch the range fail, until [`SimulatedDisk::heal`].
@@ -291,7 +316,7 @@ impl SimulatedDisk {
             .is_none_or(|capacity| growth == 0 || self.allocated_bytes() + growth <= capacity)
     }
 
-    fn path_of(&self, file: FileId) -> io::Result<String> {
+    fn path_of(&self, file: FileId) -> io::Result<Arc<str>> {
         self.open
             .get(&file)
             .cloned()
@@ -301,7 +326,7 @@ impl SimulatedDisk {
     fn opened(&mut self, path: &str) -> FileId {
         self.opened += 1;
         let id = FileId(self.opened);
-        self.open.insert(id, path.to_owned());
+        self.open.insert(id, path.into());
         id
     }
 
@@ -323,17 +348,16 @@ impl SimulatedDisk {
 
     fn change(&mut self, path: &str, change: Change, durable: Option<u64>) -> io::Result<()> {
         self.check_writable(path)?;
+        self.sightings += u64::from(self.watched.iter().any(|end| path.ends_with(end)));
         let length = self.files.get(path).ok_or(io::ErrorKind::NotFound)?.length;
         let Some(change) = self.failures.led_astray(path, change, length) else {
             return Ok(());
         };
-        let growth = self
-            .files
-            .get(path)
-            .ok_or(io::ErrorKind::NotFound)?
-            .growth_bytes(&change);
-        if !self.has_room(growth) {
-            return Err(io::ErrorKind::StorageFull.into());
+        if self.capacity_bytes.is_some() {
+            let file = self.files.get(path).ok_or(io::ErrorKind::NotFound)?;
+            if !self.has_room(file.growth_bytes(&change)) {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
         }
         let file = self.files.get_mut(path).ok_or(io::ErrorKind::NotFound)?;
         match durable {
@@ -404,11 +428,15 @@ impl Disk for SimulatedDisk {
     fn resize(&mut self, file: FileId, bytes: u64, reserve: bool) -> io::Result<()> {
         let path = self.path_of(file)?;
         self.check_writable(&path)?;
-        let before = self.files.get(&path).ok_or(io::ErrorKind::NotFound)?.length;
+        let before = self
+            .files
+            .get(&*path)
+            .ok_or(io::ErrorKind::NotFound)?
+            .length;
         if reserve && bytes > before && !self.has_room(bytes - before) {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        let file = self.files.get_mut(&path).ok_or(io::ErrorKind::NotFound)?;
+        let file = self.files.get_mut(&*path).ok_or(io::ErrorKind::NotFound)?;
         file.resize(bytes);
         if reserve {
             file.reserve(before..bytes);
@@ -420,14 +448,14 @@ impl Disk for SimulatedDisk {
         let path = self.path_of(file)?;
         self.check_writable(&path)?;
         let range = offset..offset + bytes;
-        let file = self.files.get(&path).ok_or(io::ErrorKind::NotFound)?;
+        let file = self.files.get(&*path).ok_or(io::ErrorKind::NotFound)?;
         if range.end > file.length {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         if !self.has_room(file.reserve_bytes(&range)) {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        if let Some(file) = self.files.get_mut(&path) {
+        if let Some(file) = self.files.get_mut(&*path) {
             file.reserve(range);
         }
         Ok(())
@@ -435,13 +463,17 @@ impl Disk for SimulatedDisk {
 
     fn length(&mut self, file: FileId) -> io::Result<u64> {
         let path = self.path_of(file)?;
-        Ok(self.files.get(&path).ok_or(io::ErrorKind::NotFound)?.length)
+        Ok(self
+            .files
+            .get(&*path)
+            .ok_or(io::ErrorKind::NotFound)?
+            .length)
     }
 
     fn remove(&mut self, path: &str) -> io::Result<()> {
         self.failures.check_read_only()?;
         let folder = format!("{path}/");
-        let removed = |other: &String| other == path || other.starts_with(&folder);
+        let removed = |other: &str| other == path || other.starts_with(&folder);
         self.files.retain(|other, _| !removed(other));
         self.open.retain(|_, other| !removed(other));
         Ok(())
@@ -471,7 +503,11 @@ impl Disk for SimulatedDisk {
 
     fn write_now(&mut self, file: FileId, offset: u64, data: &[u8]) -> io::Result<()> {
         let path = self.path_of(file)?;
-        let mark = self.files.get(&path).ok_or(io::ErrorKind::NotFound)?.mark();
+        let mark = self
+            .files
+            .get(&*path)
+            .ok_or(io::ErrorKind::NotFound)?
+            .mark();
         self.change(
             &path,
             Change::Write {
@@ -502,7 +538,7 @@ impl Disk for SimulatedDisk {
             ));
             return Ok(());
         };
-        let mark = self.files.get(&path).map_or(0, SimulatedFile::mark);
+        let mark = self.files.get(&*path).map_or(0, SimulatedFile::mark);
         let work = match op {
             DiskOp::Read { offset, length, .. } => Work::Read { offset, length },
             DiskOp::Write {
@@ -523,7 +559,10 @@ impl Disk for SimulatedDisk {
             },
         };
         self.submitted += 1;
-        let latency = LATENCY_NS_MIN + self.random.below(LATENCY_NS_SPREAD);
+        let mut latency = LATENCY_NS_MIN + self.random.below(LATENCY_NS_SPREAD);
+        if self.slow_per_mille > 0 && self.random.chance(self.slow_per_mille, 1000) {
+            latency *= 10 + self.random.below(90);
+        }
         self.in_flight.insert(
             (self.now + latency * self.slowness, self.submitted),
             InFlight { id, path, work },

@@ -145,6 +145,9 @@ impl SimulatedFile {
         match change {
             Change::Write { .. } => {
                 let range = change.range();
+                if self.is_reserved_whole(&range) {
+                    return 0;
+                }
                 let absent = self
                     .current
                     .absent(range.start, range.end - range.start, |page| {
@@ -154,6 +157,13 @@ impl SimulatedFile {
             }
             Change::Punch { .. } => 0,
         }
+    }
+
+    fn is_reserved_whole(&self, range: &Range<u64>) -> bool {
+        let pages = range.start / PAGE_BYTES * PAGE_BYTES..range.end;
+        self.reserved
+            .iter()
+            .any(|held| held.start <= pages.start && pages.end <= held.end)
     }
 
     fn is_reserved(&self, page: u64) -> bool {
@@ -262,10 +272,12 @@ impl SimulatedFile {
             self.sync(mark);
             self.change(change);
             let (_, change) = self.unsynced.pop().expect("the change was just pushed");
-            change.apply(&mut self.stable);
             if self.unsynced.is_empty() {
+                // What readers see is stable then, to the last byte.
                 self.stable
                     .share(&self.current, range.start, range.end - range.start);
+            } else {
+                change.apply(&mut self.stable);
             }
         }
     }

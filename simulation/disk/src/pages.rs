@@ -2,6 +2,7 @@
 //! and the copy that survives a crash costs only the pages that differ.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 /// Bytes in a page.
@@ -18,11 +19,11 @@ pub struct Pages {
 impl Pages {
     /// Fills `buffer` from `offset`.
     pub fn read(&self, offset: u64, buffer: &mut [u8]) {
-        buffer.fill(0);
         if buffer.is_empty() {
             return;
         }
         let end = offset + buffer.len() as u64;
+        let mut filled = 0;
         for (&number, page) in self
             .pages
             .range(offset / PAGE_BYTES..=(end - 1) / PAGE_BYTES)
@@ -30,9 +31,13 @@ impl Pages {
             let start = number * PAGE_BYTES;
             let from = offset.max(start);
             let to = end.min(start + PAGE_BYTES);
-            buffer[(from - offset) as usize..(to - offset) as usize]
+            let (at, until) = ((from - offset) as usize, (to - offset) as usize);
+            buffer[filled..at].fill(0);
+            buffer[at..until]
                 .copy_from_slice(&page[(from - start) as usize..(to - start) as usize]);
+            filled = until;
         }
+        buffer[filled..].fill(0);
     }
 
     /// Writes `data` at `offset`.
@@ -40,13 +45,29 @@ impl Pages {
         let mut at = offset;
         let mut rest = data;
         while !rest.is_empty() {
+            let number = at / PAGE_BYTES;
             let within = (at % PAGE_BYTES) as usize;
             let count = rest.len().min(PAGE_BYTES as usize - within);
-            let page = self
-                .pages
-                .entry(at / PAGE_BYTES)
-                .or_insert_with(|| Arc::new([0; PAGE_BYTES as usize]));
-            Arc::make_mut(page)[within..within + count].copy_from_slice(&rest[..count]);
+            if let Some(whole) = rest.first_chunk().filter(|_| within == 0) {
+                // Nothing is left of what was there: no copy of it is made where it is shared.
+                match self.pages.entry(number) {
+                    Entry::Vacant(vacant) => {
+                        vacant.insert(Arc::new(*whole));
+                    }
+                    Entry::Occupied(mut held) => match Arc::get_mut(held.get_mut()) {
+                        Some(page) => *page = *whole,
+                        None => {
+                            held.insert(Arc::new(*whole));
+                        }
+                    },
+                }
+            } else {
+                let page = self
+                    .pages
+                    .entry(number)
+                    .or_insert_with(|| Arc::new([0; PAGE_BYTES as usize]));
+                Arc::make_mut(page)[within..within + count].copy_from_slice(&rest[..count]);
+            }
             at += count as u64;
             rest = &rest[count..];
         }
@@ -85,6 +106,7 @@ impl Pages {
             .pages
             .range(numbers.clone())
             .map(|(&number, _)| number)
+            .filter(|number| !other.pages.contains_key(number))
             .collect();
         for number in gone {
             self.pages.remove(&number);

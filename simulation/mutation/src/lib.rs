@@ -73,6 +73,8 @@ pub enum Mutation {
     StopRecoveryEarly,
     /// Recovery drops what was committed before a rebase with what was in doubt then.
     DropCommittedAtRebase,
+    /// Recovery takes a join's to-do map as it was journalled, though what was copied by then is in no checkpoint.
+    ForgetWhatWasNotKept,
     /// A block whose checksum is wrong is returned.
     ReturnBadBlocks,
     /// A node whose disk was replaced comes back as the same replica (I12).
@@ -81,7 +83,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 35] = [
+    pub const ALL: [Mutation; 36] = [
         Mutation::AcknowledgeBeforePeers,
         Mutation::ShrinkWithoutCommit,
         Mutation::AcknowledgeDuringShrink,
@@ -115,6 +117,7 @@ impl Mutation {
         Mutation::TakeTornTail,
         Mutation::StopRecoveryEarly,
         Mutation::DropCommittedAtRebase,
+        Mutation::ForgetWhatWasNotKept,
         Mutation::ReturnBadBlocks,
         Mutation::KeepIncarnation,
     ];

@@ -341,7 +341,9 @@ impl Simulation {
         let checked = match outcome {
             Outcome::Done => self.checkers.done(id, epoch, number, &[]),
             Outcome::Data(parts) => self.checkers.done(id, epoch, number, &parts),
-            Outcome::Failed(ClientError::Unreadable(why)) if !self.checkers.may_be_unreadable() => {
+            Outcome::Failed(ClientError::Unreadable(why))
+                if !self.checkers.may_be_unreadable(volume) =>
+            {
                 Err(("unreadable", format!("{id} {volume}: {why}")))
             }
             Outcome::Failed(_) => {

@@ -5,6 +5,7 @@ use super::link::Cut;
 use super::{Event, Simulation};
 use crate::scenario::{Fault, Micros};
 use crate::schedule::MICROSECOND;
+use isthmus_engine::{BLOCK_BYTES, VolumeId};
 
 /// Data nodes; a fault may name the witness, too.
 const DATA_NODES: usize = 2;
@@ -71,7 +72,25 @@ impl Simulation {
                 self.kvdb.is_down = true;
                 self.after(for_us, Event::Kvdb(KvdbEvent::Up));
             }
+            Fault::PowerLossInCheckpoint {
+                node,
+                changes,
+                commit,
+                for_us,
+            } => {
+                if node < DATA_NODES {
+                    let all = ["/headers", "/map", "/superblock"];
+                    let watched = if commit { &all[2..] } else { &all };
+                    self.nodes[node].disk_mut().watch(watched);
+                    self.nodes[node].dies_at = Some((changes, for_us));
+                }
+            }
             Fault::FlipBits { node, count } => self.flip_bits(node, count),
+            Fault::StrayWrites {
+                node,
+                count,
+                blocks,
+            } => self.let_writes_stray(node, count, blocks),
             Fault::FullDisk { node, for_us } => {
                 if node < DATA_NODES {
                     let disk = self.nodes[node].disk_mut();
@@ -104,7 +123,7 @@ impl Simulation {
         self.schedule.after(for_us * MICROSECOND, event);
     }
 
-    fn die(&mut self, node: usize, power_lost: bool, for_us: Micros) {
+    pub(super) fn die(&mut self, node: usize, power_lost: bool, for_us: Micros) {
         if node >= DATA_NODES {
             self.kill_witness(power_lost, for_us * MICROSECOND);
             return;
@@ -130,24 +149,44 @@ impl Simulation {
         self.slow_members_disk(node, factor);
     }
 
-    /// Only where each block has a good copy at the other node: what nobody holds any more can't be repaired.
     fn flip_bits(&mut self, node: usize, count: u64) {
-        let everywhere = self
-            .kvdb
-            .catalog()
-            .volumes
-            .values()
-            .all(|volume| volume.opened && volume.in_sync.len() == volume.replicas.len());
-        if node >= DATA_NODES || !everywhere {
-            return;
+        for (volume, path) in self.some_extents(node, count) {
+            self.nodes[node].disk_mut().flip_random_bit(&path);
+            self.checkers.rotten(volume);
         }
+    }
+
+    fn let_writes_stray(&mut self, node: usize, count: u64, blocks: u64) {
+        for (volume, path) in self.some_extents(node, count) {
+            let disk = self.nodes[node].disk_mut();
+            match blocks {
+                0 => disk.lose_next_write(&path),
+                _ => disk.misdirect_next_write(&path, blocks * BLOCK_BYTES),
+            }
+            self.checkers.rotten(volume);
+        }
+    }
+
+    /// Files with extents or their headers at a node, one after the other from any on.
+    fn some_extents(&mut self, node: usize, count: u64) -> Vec<(VolumeId, String)> {
+        if node >= DATA_NODES {
+            return Vec::new();
+        }
+        let volume_of = |path: &str| {
+            let rest = path.strip_prefix("volumes/")?;
+            let number = rest
+                .strip_suffix("/data")
+                .or_else(|| rest.strip_suffix("/headers"))?;
+            Some((VolumeId(number.parse().ok()?), path.to_owned()))
+        };
         let disk = self.nodes[node].disk_mut();
-        let is_extents = |path: &&str| path.ends_with("/data") || path.ends_with("/headers");
-        let paths: Vec<String> = disk.paths().filter(is_extents).map(str::to_owned).collect();
-        for path in paths.iter().cycle().take(count as usize) {
-            disk.flip_random_bit(path);
-            self.checkers.a_bit_has_flipped();
+        let paths: Vec<_> = disk.paths().filter_map(volume_of).collect();
+        if paths.is_empty() {
+            return paths;
         }
+        let first = self.random.below(paths.len() as u64) as usize;
+        let from_there = paths.iter().cycle().skip(first).take(count as usize);
+        from_there.cloned().collect()
     }
 
     /// The disk is well again. A process that found it failing goes on only after a restart.

@@ -158,6 +158,7 @@ impl Simulation {
     fn committed(&mut self, before: &Catalog, after: &Catalog) {
         for (volume, record) in &after.volumes {
             let Some(old) = before.volumes.get(volume) else {
+                self.checkers.created(*volume, record.bytes);
                 continue;
             };
             if record.opened

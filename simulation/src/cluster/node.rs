@@ -4,7 +4,7 @@
 use super::{Event, Simulation};
 use crate::checkers::{Broken, Held, check_bounds};
 use crate::clock::NodeClock;
-use crate::scenario::Scenario;
+use crate::scenario::{Micros, Scenario};
 use crate::schedule::{MICROSECOND, MILLISECOND, SECOND};
 use bytes::{Bytes, BytesMut};
 use isthmus_catalog::Catalog;
@@ -68,6 +68,8 @@ pub(super) struct Node {
     disk: Option<SimulatedDisk>,
     /// Full, or read-only.
     pub disk_is_bad: bool,
+    /// Power is lost when its disk has seen so many of the changes it watches for, and for how long.
+    pub dies_at: Option<(u64, Micros)>,
     pub clock: NodeClock,
     rate: u64,
     /// Stopped; and which pause it is.
@@ -100,8 +102,9 @@ impl Node {
             starts: 0,
             life: 0,
             host: None,
-            disk: Some(SimulatedDisk::new(random.next_u64())),
+            disk: Some(new_disk(random.next_u64(), scenario)),
             disk_is_bad: false,
+            dies_at: None,
             clock: NodeClock::new(0, random.below(1000 * SECOND), rate),
             rate,
             paused: None,
@@ -145,6 +148,12 @@ impl Node {
                 .expect("without a process there is a disk"),
         }
     }
+}
+
+fn new_disk(seed: u64, scenario: &Scenario) -> SimulatedDisk {
+    let mut disk = SimulatedDisk::new(seed);
+    disk.set_slow_per_mille(scenario.world.disk_slow_per_mille);
+    disk
 }
 
 impl Simulation {
@@ -248,7 +257,7 @@ impl Simulation {
         let (seed, incarnation) = (self.random.next_u64(), self.random.next_u64() | 1);
         let node = &mut self.nodes[index];
         assert!(node.host.is_none(), "a disk is replaced while nothing runs");
-        node.disk = Some(SimulatedDisk::new(seed));
+        node.disk = Some(new_disk(seed, &self.scenario));
         node.disk_mut().advance(self.schedule.now());
         if !Mutation::KeepIncarnation.is_on() {
             node.incarnation = Incarnation(incarnation);
@@ -431,6 +440,14 @@ impl Simulation {
         let time = node.clock.at(now);
         let Some(host) = &mut node.host else { return };
         host.disk_mut().advance(now);
+        if let Some((sightings, for_us)) = node.dies_at
+            && host.disk_mut().sightings() >= sightings
+        {
+            // Before it hears that this was done.
+            node.dies_at = None;
+            self.die(index, true, for_us);
+            return;
+        }
         let mut outputs = Outputs::default();
         let again = host.run(time, &mut outputs);
         self.take_outputs(index, outputs);

@@ -4,8 +4,10 @@
 use super::{Event, Simulation};
 use crate::scenario::Wish;
 use crate::schedule::{MICROSECOND, MILLISECOND, SECOND};
-use isthmus_catalog::{Catalog, Command, DomainState, Handover, UpdateAction, UpdateStatus};
-use isthmus_engine::{DomainId, NodeId, VolumeId};
+use isthmus_catalog::{
+    Catalog, Command, DomainState, Handover, UpdateAction, UpdateStatus, VolumePolicy,
+};
+use isthmus_engine::{BLOCK_BYTES, DomainId, NodeId, VolumeId};
 use std::collections::{BTreeMap, BTreeSet};
 
 const LOOK: u64 = 100 * MILLISECOND;
@@ -49,6 +51,20 @@ impl Simulation {
             Wish::DeactivateAcceptingLoss { domain } => self.deactivate(DomainId(domain), true),
             Wish::Activate { domain } => self.ask_kvdb(Command::Activate {
                 domain: DomainId(domain),
+            }),
+            Wish::DeleteVolume { volume } => {
+                let name = format!("v{}", volume + 1);
+                let mut volumes = self.kvdb.catalog().volumes.iter();
+                let found = volumes.find(|(_, record)| record.name == name);
+                if let Some(volume) = found.map(|(volume, _)| *volume) {
+                    self.ask_kvdb(Command::DeleteVolume { volume });
+                }
+            }
+            Wish::CreateVolume { blocks } => self.ask_kvdb(Command::CreateVolume {
+                name: format!("w{index}"),
+                bytes: blocks * BLOCK_BYTES,
+                block_bytes: 512,
+                policy: VolumePolicy::default(),
             }),
         }
     }

@@ -1,6 +1,8 @@
 //! The end of a run: faults stop, everything heals, and within a bounded time the cluster must be well again. Every volume is opened
 //! at one site until both replicas are in sync, and read whole; then at the other site, and read whole: both must show the same, and
-//! nothing that was acknowledged may be missing (which the reads' checker says).
+//! nothing that was acknowledged may be missing (which the reads' checker says). `restoring`: what to do about blocks without a good copy.
+
+mod restoring;
 
 use super::node::Input;
 use super::{Event, Simulation};
@@ -9,7 +11,9 @@ use crate::content::SECTOR_BYTES;
 use crate::schedule::{MILLISECOND, SECOND};
 use isthmus_engine::VolumeId;
 use isthmus_host::Outcome;
+use restoring::Restoring;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 const LOOK: u64 = 100 * MILLISECOND;
 /// How long clients have to finish what they do.
@@ -36,6 +40,7 @@ struct Inspection {
     visit: Visit,
     reads: BTreeSet<u64>,
     first_site_done: bool,
+    restoring: Restoring,
 }
 
 /// How far settling is.
@@ -61,6 +66,8 @@ impl Simulation {
             self.at_kvdb(super::kvdb::Event::Reachable(index));
             self.set_slowness(index, 1);
             self.mend_disk(index);
+            self.nodes[index].disk_mut().heal();
+            self.nodes[index].dies_at = None;
             if let Some(pause) = self.nodes[index].paused {
                 self.resume(index, pause);
             }
@@ -77,6 +84,7 @@ impl Simulation {
                 visit: Visit::Away,
                 reads: BTreeSet::new(),
                 first_site_done: false,
+                restoring: Restoring::default(),
             };
             inspections.insert(*volume, inspection);
         }
@@ -94,9 +102,13 @@ impl Simulation {
         self.schedule.after(LOOK, Event::Settling);
         let now = self.schedule.now();
         let home = self.clients.all_are_home();
+        let catalog = Arc::clone(self.kvdb.catalog());
         let Some(settling) = &mut self.settling else {
             return;
         };
+        // A deletion that was asked for before may be committed now.
+        let inspections = &mut settling.inspections;
+        inspections.retain(|volume, _| catalog.volumes.contains_key(volume));
         let Some(visits_since) = settling.visits_since else {
             if home {
                 settling.visits_since = Some(now);
@@ -174,8 +186,13 @@ impl Simulation {
                     first += count;
                 }
             }
+            Visit::Attached => self.restore(volume),
             _ => {}
         }
+    }
+
+    fn inspection(&mut self, volume: VolumeId) -> Option<&mut Inspection> {
+        self.settling.as_mut()?.inspections.get_mut(&volume)
     }
 
     pub(super) fn settling_hears(&mut self, node: usize, number: u64, outcome: Outcome) {
@@ -183,6 +200,12 @@ impl Simulation {
             return;
         };
         let Some(volume) = settling.waiting.remove(&number) else {
+            return;
+        };
+        if self.restoring_hears(node, volume, number, &outcome) {
+            return;
+        }
+        let Some(settling) = &mut self.settling else {
             return;
         };
         let Some(inspection) = settling.inspections.get_mut(&volume) else {

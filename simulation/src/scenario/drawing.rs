@@ -4,7 +4,7 @@
 use super::troubles::Troubles;
 use super::{
     ClientPlan, Fault, KvdbKind, Micros, PlannedFault, PlannedOperation, PlannedWish, Scenario,
-    Visit, VolumePlan, Wish, World,
+    Visit, VolumePlan, Wish, World, edges,
 };
 use crate::checkers::Kind;
 use crate::clock::DRIFT_MILLIONTHS_MAX;
@@ -112,20 +112,24 @@ impl Scenario {
                 reads_percent: pick(&mut random, &[10, 30, 60]),
             },
             Style::Speed => Load {
-                operations_max: 13_000,
+                operations_max: 28_000,
                 sectors_max: 16,
                 reads_percent: 50,
             },
         };
         let clients = draw_clients(&mut random, &volumes, world.faults_end_us, &load);
-        Scenario {
+        let mut scenario = Scenario {
             seed,
             world,
             volumes,
             faults,
             wishes,
             clients,
+        };
+        if style == Style::Swarm {
+            edges::sharpen(&mut scenario, &mut Random::new(seed ^ 0x6564_6765));
         }
+        scenario
     }
 }
 
@@ -156,6 +160,7 @@ fn draw_world(random: &mut Random) -> World {
         link_delay_us,
         link_jitter_us: link_delay_us / 2 + pick(random, &[10, 200, 5_000]),
         session_timeout_ms: pick(random, &[300, 800, 2_000]),
+        disk_slow_per_mille: 0,
         faults_end_us: (10 + random.below(40)) * SECOND,
         kvdb: KvdbKind::StandIn,
     }
@@ -236,7 +241,7 @@ fn draw_kvdb_faults(random: &mut Random, end: Micros) -> Vec<PlannedFault> {
     faults
 }
 
-/// One node's disk rots, fills up or fails. What only the other one holds must stay there: no disk is replaced, no loss accepted.
+/// One node's disk fills up or fails (for what rots, see `edges`). What only the other one holds must stay there: no disk is replaced, no loss accepted.
 fn add_disk_faults(
     random: &mut Random,
     end: Micros,
@@ -255,8 +260,6 @@ fn add_disk_faults(
     while at_us < end {
         let for_us = random.below(5 * SECOND) + 100 * MS;
         let fault = match random.below(3) {
-            // Flipped bits are not drawn: a block that rots at the one good replica while the other is out keeps the resync from
-            // ending (seeds 114, 208, 431 did; see docs/reliability.md). Transcripts may have them.
             1 if kinds & 2 != 0 => Some(Fault::FullDisk { node, for_us }),
             2 if kinds & 4 != 0 => Some(Fault::ReadOnlyDisk { node, for_us }),
             _ => None,

@@ -1,5 +1,6 @@
 //! Who may come: clients that open the volume here make this replica primary where the rules allow it, or hear why not.
 
+use super::clients::Request;
 use super::{Context, Mirror};
 use crate::output::{ClientError, Outcome};
 use isthmus_catalog::{Catalog, DomainState};
@@ -21,6 +22,10 @@ pub(super) struct Waiter<R> {
 }
 
 impl<R> Waiter<R> {
+    pub(super) fn into_reply(self) -> R {
+        self.reply
+    }
+
     pub(super) fn next_look(&self) -> Time {
         self.next_look
     }
@@ -36,6 +41,12 @@ impl<R> Mirror<R> {
         });
         self.look_at_attachment(context);
         self.tell_wanted(context);
+    }
+
+    /// Ends with the volume: gives back all who wait for an answer.
+    pub fn into_unanswered(self) -> impl Iterator<Item = R> {
+        let requests = self.requests.into_values().map(Request::into_reply);
+        requests.chain(self.waiters.into_iter().map(Waiter::into_reply))
     }
 
     /// An attached client is gone.

@@ -22,6 +22,12 @@ pub(super) struct Request<R> {
     error: Option<ClientError>,
 }
 
+impl<R> Request<R> {
+    pub(super) fn into_reply(self) -> R {
+        self.reply
+    }
+}
+
 /// What the engine knows as one operation of a client.
 #[derive(Debug)]
 pub(super) struct Operation {

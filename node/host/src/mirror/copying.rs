@@ -435,7 +435,8 @@ impl<R> Mirror<R> {
         self.settle(context, id);
     }
 
-    /// A question whose answer is in the extents is off the map; the next checkpoint makes both durable together.
+    /// A question whose answer is in the extents is off the map; the next checkpoint makes both durable together. Until then it is off
+    /// the maps that joins journal, too: recovery unites these with the one of its checkpoint.
     fn settle(&mut self, context: &mut Context<'_, R>, id: u64) {
         let Some(target) = &mut self.target else {
             return;

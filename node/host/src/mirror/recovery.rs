@@ -249,11 +249,16 @@ impl<R> Recovering<R> {
                     .map(|map| RegionMap::decode(&map, mirror.blocks))
                     .transpose()
                     .map_err(|error| error.to_string())?;
-                mirror.todo = Some(todo.unwrap_or_else(|| {
-                    let mut all = RegionMap::new(mirror.blocks);
-                    all.mark_all();
-                    all
-                }));
+                // What was copied since the last checkpoint is off the journalled map, and not in the extents: what was to be done at
+                // that checkpoint, or by an earlier join, is still to be done.
+                let kept = mirror.todo.take();
+                let kept = kept.filter(|_| !Mutation::ForgetWhatWasNotKept.is_on());
+                let all = kept.unwrap_or_else(|| RegionMap::new(mirror.blocks));
+                let all = mirror.todo.insert(all);
+                match todo {
+                    Some(todo) => all.union(&todo),
+                    None => all.mark_all(),
+                }
             }
             change => {
                 mirror.take_over(change);
