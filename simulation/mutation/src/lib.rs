@@ -77,11 +77,17 @@ pub enum Mutation {
     ReturnBadBlocks,
     /// A node whose disk was replaced comes back as the same replica (I12).
     KeepIncarnation,
+    /// A flush is answered when this replica's own journal is synced, whatever the members' are.
+    FlushWithoutPeers,
+    /// A durable group of the journal does not make those before it durable.
+    SyncOnlyTheLastGroup,
+    /// A replica that lost power is promoted though another member kept its memory (I3).
+    PromoteRebooted,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 35] = [
+    pub const ALL: [Mutation; 38] = [
         Mutation::AcknowledgeBeforePeers,
         Mutation::ShrinkWithoutCommit,
         Mutation::AcknowledgeDuringShrink,
@@ -117,6 +123,9 @@ impl Mutation {
         Mutation::DropCommittedAtRebase,
         Mutation::ReturnBadBlocks,
         Mutation::KeepIncarnation,
+        Mutation::FlushWithoutPeers,
+        Mutation::SyncOnlyTheLastGroup,
+        Mutation::PromoteRebooted,
     ];
 
     /// Its name in commands and files: lower case, with hyphens.
