@@ -81,13 +81,16 @@ pub enum Mutation {
     FlushWithoutPeers,
     /// A durable group of the journal does not make those before it durable.
     SyncOnlyTheLastGroup,
-    /// A replica that lost power is promoted though another member kept its memory (I3).
-    PromoteRebooted,
+    /// A node that lost power says that it runs under the same boot as before: its replicas may be promoted though others kept their
+    /// memory (I3).
+    ForgetReboot,
+    /// kvdb is told that a rebooted member has caught up before it holds what was answered.
+    CaughtUpTooEarly,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 38] = [
+    pub const ALL: [Mutation; 39] = [
         Mutation::AcknowledgeBeforePeers,
         Mutation::ShrinkWithoutCommit,
         Mutation::AcknowledgeDuringShrink,
@@ -125,7 +128,8 @@ impl Mutation {
         Mutation::KeepIncarnation,
         Mutation::FlushWithoutPeers,
         Mutation::SyncOnlyTheLastGroup,
-        Mutation::PromoteRebooted,
+        Mutation::ForgetReboot,
+        Mutation::CaughtUpTooEarly,
     ];
 
     /// Its name in commands and files: lower case, with hyphens.
