@@ -45,6 +45,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
                     size,
                     block_size,
                     on_peer_loss,
+                    durability,
                     preferred_domain,
                 },
         } => volumes::create(
@@ -52,7 +53,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
             name,
             size,
             &block_size,
-            on_peer_loss,
+            (on_peer_loss, durability),
             preferred_domain,
         ),
         Command::Describe {

@@ -102,7 +102,9 @@ impl Log {
         let from = usize::try_from(after.0.saturating_sub(self.committed.0)).unwrap_or(usize::MAX);
         let handed_over = self.tail.iter().skip(from);
         let reached = handed_over.take_while(|(_, theirs)| *theirs <= token);
-        reached.last().map_or(after, |(entry, _)| entry.position.seq)
+        reached
+            .last()
+            .map_or(after, |(entry, _)| entry.position.seq)
     }
 
     /// Everything up to `seq` is committed. Returns how many entries became so.

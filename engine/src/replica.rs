@@ -632,14 +632,10 @@ impl Replica {
             .configuration
             .primary
             .is_none_or(|primary| primary == self.me);
-        let lacks = view
-            .eligible
-            .iter()
-            .chain(&view.rebooted)
-            .any(|replica| {
-                (!in_sync.contains(replica) || view.rebooted.contains(replica))
-                    && self.sessions.contains(&replica.node)
-            });
+        let lacks = view.eligible.iter().chain(&view.rebooted).any(|replica| {
+            (!in_sync.contains(replica) || view.rebooted.contains(replica))
+                && self.sessions.contains(&replica.node)
+        });
         self.damaged.is_none()
             && self.unable.is_none()
             && self.whole

@@ -19,8 +19,8 @@ pub use replicas::Replicas;
 
 use crate::content::{self, SECTOR_BYTES};
 use acknowledging::Acknowledging;
-use flushing::Flushing;
 use bytes::Bytes;
+use flushing::Flushing;
 use isthmus_catalog::{Catalog, DomainState};
 use isthmus_engine::{Epoch, NodeId, Seq, VolumeId};
 use sectors::Sectors;
@@ -328,7 +328,9 @@ impl Checkers {
                 .filter(|operation| operation.volume == *volume);
             let broken = |what| ("sectors", format!("{volume}: {what}"));
             if self.flushing.loses_nothing(*volume) {
-                Sectors::new(bytes / SECTOR_BYTES, operations).check().map_err(broken)?;
+                Sectors::new(bytes / SECTOR_BYTES, operations)
+                    .check()
+                    .map_err(broken)?;
                 continue;
             }
             let operations: Vec<Operation> = operations.cloned().collect();

@@ -133,7 +133,7 @@ impl Group {
         let member = |index: usize, random: &mut Random| Member {
             node: NodeId(index as u32 + 1),
             life: 0,
-                boot: 1,
+            boot: 1,
             process: None,
             disk: SharedDisk::new(random.next_u64()),
             formatted: None,

@@ -119,7 +119,12 @@ impl Replica {
             // Under a durable epoch only: what is held back until then is made up for when it is.
             Role::Following(following) if following.aligned && self.persisted >= self.adopted => {
                 let (epoch, held) = (self.configuration.epoch, self.log.held());
-                self.send(following.primary, Message::Held { epoch, held }, None, effects);
+                self.send(
+                    following.primary,
+                    Message::Held { epoch, held },
+                    None,
+                    effects,
+                );
             }
             Role::Following(_) | Role::Idle => {}
             Role::Primary(_) => self.step(now, effects),

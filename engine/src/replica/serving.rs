@@ -182,7 +182,12 @@ impl Replica {
             return;
         };
         if self.may_serve(now, primary) {
-            let counted = || primary.members.values().filter(|member| self.waits_for(member));
+            let counted = || {
+                primary
+                    .members
+                    .values()
+                    .filter(|member| self.waits_for(member))
+            };
             let durable = counted().map(|member| member.durable).min();
             let held = counted().map(|member| member.held).min();
             let mut committed = self.log.durable().min(durable.unwrap_or(Seq(u64::MAX)));
@@ -190,7 +195,11 @@ impl Replica {
                 committed = self.log.durable();
             }
             let answered = match self.answers_held() {
-                true => self.log.held().min(held.unwrap_or(Seq(u64::MAX))).max(committed),
+                true => self
+                    .log
+                    .held()
+                    .min(held.unwrap_or(Seq(u64::MAX)))
+                    .max(committed),
                 false => committed,
             };
             self.commit(now, committed, answered, effects);

@@ -6,6 +6,7 @@ use crate::history::History;
 use crate::ids::{DomainId, Incarnation, Position};
 use crate::log::{Entry, RecordKind};
 
+mod flushing;
 mod unable;
 
 const A: ReplicaId = ReplicaId {

@@ -69,7 +69,9 @@ impl Catalog {
                 "only where acknowledged writes may be lost with power does a reboot count",
             );
             rule(
-                volume.primary.is_none_or(|primary| !rebooted.contains(&primary)),
+                volume
+                    .primary
+                    .is_none_or(|primary| !rebooted.contains(&primary)),
                 "a rebooted replica is not primary",
             );
         }

@@ -320,7 +320,9 @@ pub enum Refusal {
         volumes: Vec<String>,
     },
     /// The replica lost power, and may lack acknowledged writes that another member has.
-    #[error("the machine of replica {0} was booted anew: the replica may lack writes that another in-sync replica holds, and has to catch up with that one first")]
+    #[error(
+        "the machine of replica {0} was booted anew: the replica may lack writes that another in-sync replica holds, and has to catch up with that one first"
+    )]
     Rebooted(ReplicaId),
 }
 

@@ -111,13 +111,7 @@ pub fn record_head_to_be_held(
     head_with(HELD_IS_ENOUGH, epoch, entry, committed, checksums)
 }
 
-fn head_with(
-    flags: u16,
-    epoch: Epoch,
-    entry: &Entry,
-    committed: Seq,
-    checksums: &[u32],
-) -> Bytes {
+fn head_with(flags: u16, epoch: Epoch, entry: &Entry, committed: Seq, checksums: &[u32]) -> Bytes {
     let mut head = BytesMut::with_capacity(HEAD_BYTES + checksums.len() * 4);
     head.put_u8(TAG_RECORD);
     head.put_u8(match entry.kind {

@@ -51,7 +51,9 @@ impl Flushing {
         let opened = self.opened.get(&volume).map_or(&[][..], Vec::as_slice);
         // By when what was answered before which moment is durable.
         let mut points: Vec<(Stamp, Stamp)> = opened.iter().map(|at| (*at, *at)).collect();
-        let flushes = operations.iter().filter(|operation| operation.kind == Kind::Flush);
+        let flushes = operations
+            .iter()
+            .filter(|operation| operation.kind == Kind::Flush);
         points.extend(
             flushes
                 .filter(|flush| flush.done != NEVER)
@@ -59,7 +61,9 @@ impl Flushing {
         );
         let is_kept = |operation: &Operation, loss: Stamp| {
             operation.durably
-                || points.iter().any(|(before, by)| operation.done < *before && *by < loss)
+                || points
+                    .iter()
+                    .any(|(before, by)| operation.done < *before && *by < loss)
         };
         let starts = std::iter::once(0).chain(losses.iter().copied());
         let ends = losses.iter().copied().chain([NEVER]);
@@ -68,7 +72,9 @@ impl Flushing {
                 operation.begun < end && (operation.kind != Kind::Read || operation.begun >= start)
             });
             let operations = of_era.cloned().map(|mut operation| {
-                let lost_by = losses.iter().find(|loss| operation.done < **loss && **loss <= start);
+                let lost_by = losses
+                    .iter()
+                    .find(|loss| operation.done < **loss && **loss <= start);
                 operation.maybe_lost = lost_by.is_some_and(|loss| !is_kept(&operation, *loss));
                 operation
             });
@@ -99,7 +105,8 @@ mod tests {
         let mut flushing = Flushing::default();
         flushing.all_kernels_lost(loss, VOLUME);
         let eras = flushing.eras(VOLUME, operations);
-        eras.iter().all(|era| Sectors::new(8, era.operations.iter()).check().is_ok())
+        eras.iter()
+            .all(|era| Sectors::new(8, era.operations.iter()).check().is_ok())
     }
 
     #[test]

@@ -197,7 +197,8 @@ impl Simulation {
 
 /// Whether the last member of a set that had not lost power has: then what nobody flushed may be gone.
 fn has_lost_all_kernels(before: &Catalog, after: &Catalog, volume: VolumeId) -> bool {
-    let (Some(old), Some(record)) = (before.volumes.get(&volume), after.volumes.get(&volume)) else {
+    let (Some(old), Some(record)) = (before.volumes.get(&volume), after.volumes.get(&volume))
+    else {
         return false;
     };
     record.policy.durability == Durability::Flush

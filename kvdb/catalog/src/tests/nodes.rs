@@ -269,7 +269,10 @@ fn a_restart_without_a_reboot_changes_nothing_for_a_flush_volume() {
     cluster.serve(1);
     let epoch = cluster.epoch();
     cluster.done(started_in(1, 3, 11));
-    assert_eq!((cluster.epoch(), rebooted(&cluster)), (epoch, BTreeSet::new()));
+    assert_eq!(
+        (cluster.epoch(), rebooted(&cluster)),
+        (epoch, BTreeSet::new())
+    );
     cluster.done(cluster.promote(1));
 }
 
@@ -304,7 +307,10 @@ fn a_member_that_has_caught_up_may_be_promoted() {
     ));
     let epoch = cluster.epoch();
     cluster.done(caught_up(epoch));
-    assert_eq!((cluster.epoch(), rebooted(&cluster)), (epoch, BTreeSet::new()));
+    assert_eq!(
+        (cluster.epoch(), rebooted(&cluster)),
+        (epoch, BTreeSet::new())
+    );
 }
 
 #[test]
@@ -352,5 +358,8 @@ fn a_volume_whose_writes_are_durable_takes_no_notice_of_a_reboot() {
     cluster.serve(1);
     let epoch = cluster.epoch();
     cluster.done(started_in(1, 3, 12));
-    assert_eq!((cluster.epoch(), rebooted(&cluster)), (epoch, BTreeSet::new()));
+    assert_eq!(
+        (cluster.epoch(), rebooted(&cluster)),
+        (epoch, BTreeSet::new())
+    );
 }

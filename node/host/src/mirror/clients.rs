@@ -3,8 +3,8 @@
 //! Records are whole blocks. A write that covers a part of a block is *merged*: the block is locked, whatever was ordered for it before is
 //! committed, it is read, and ordered as a whole. Requests that touch a locked block wait behind.
 
-use super::pieces::{Piece, changes, pieces, span, written};
 use super::flushing::Over;
+use super::pieces::{Piece, changes, pieces, span, written};
 use super::{Context, Doubtful, Mirror, Reader, StoreWork};
 use crate::output::{ClientError, ClientRequest, Outcome, Run};
 use crate::wire::{Payload, RECORD_BLOCKS_MAX, record_head, record_head_to_be_held};
@@ -582,7 +582,9 @@ impl<R> Mirror<R> {
             request.error.get_or_insert(error);
         }
         request.parts_left -= 1;
-        if request.parts_left == 0 && request.error.is_none() && std::mem::take(&mut request.durably)
+        if request.parts_left == 0
+            && request.error.is_none()
+            && std::mem::take(&mut request.durably)
         {
             // Held everywhere; now what makes it durable is waited for.
             request.parts_left = 1;

@@ -43,7 +43,10 @@ impl Over {
 
     /// Which of the blocks of `range` were written, counted from its first. What was written and cleared again is among them.
     pub(super) fn written(&self, range: BlockRange) -> Vec<BlockRange> {
-        let writes = self.records.iter().filter(|(_, kind, _)| *kind == RecordKind::Write);
+        let writes = self
+            .records
+            .iter()
+            .filter(|(_, kind, _)| *kind == RecordKind::Write);
         writes
             .map(|(theirs, _, _)| {
                 let start = theirs.start.max(range.start);
@@ -74,8 +77,10 @@ impl<R> Mirror<R> {
     /// The kernel has the journal up to `written`.
     pub fn on_written(&mut self, context: &mut Context<'_, R>, written: Lsn) {
         let count = self.journalled.partition_point(|(lsn, _)| *lsn <= written);
-        let last: Option<Token> =
-            count.checked_sub(1).and_then(|last| self.journalled.get(last)).map(|(_, token)| *token);
+        let last: Option<Token> = count
+            .checked_sub(1)
+            .and_then(|last| self.journalled.get(last))
+            .map(|(_, token)| *token);
         if let Some(token) = last {
             self.with_engine(context, |engine, now, effects| {
                 engine.on_held(now, token, effects)
@@ -91,9 +96,15 @@ impl<R> Mirror<R> {
             .take_while(|doubtful| doubtful.entry.position.seq <= answered)
             .filter(|doubtful| doubtful.entry.range.overlaps(range))
             .map(|doubtful| {
-                (doubtful.entry.range, doubtful.entry.kind, doubtful.payload.data.clone())
+                (
+                    doubtful.entry.range,
+                    doubtful.entry.kind,
+                    doubtful.payload.data.clone(),
+                )
             });
-        Over { records: records.collect() }
+        Over {
+            records: records.collect(),
+        }
     }
 
     /// Much is in doubt: the members are to make it durable.

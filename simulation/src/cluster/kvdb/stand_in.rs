@@ -196,7 +196,10 @@ impl Simulation {
     /// A process tells kvdb that it has started.
     pub(super) fn register_at_stand_in(&mut self, index: usize) {
         let node = &self.nodes[index];
-        let (life, command) = (node.life, started(node.id, node.incarnation, node.starts, node.boot));
+        let (life, command) = (
+            node.life,
+            started(node.id, node.incarnation, node.starts, node.boot),
+        );
         if self.reaches_kvdb(index) {
             let delay = self.kvdb_delay();
             let from = Some((index, life));
