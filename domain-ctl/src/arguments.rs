@@ -237,6 +237,9 @@ pub enum Create {
         /// What happens when a replica is lost
         #[arg(long, value_enum, default_value_t)]
         on_peer_loss: OnPeerLoss,
+        /// What an acknowledged write survives
+        #[arg(long, value_enum, default_value_t)]
+        durability: Durability,
         /// The domain that goes on when only the link between the sites is cut
         #[arg(long, value_name = "DOMAIN")]
         preferred_domain: Option<String>,
@@ -251,6 +254,16 @@ pub enum OnPeerLoss {
     Degrade,
     /// Hold I/O until it is back or its domain is deactivated
     Suspend,
+}
+
+/// What an acknowledged write survives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Durability {
+    /// The loss of power everywhere: it is on stable storage at every site
+    #[default]
+    Acknowledged,
+    /// The loss of power everywhere once it was flushed, and of either site before: like a disk's write cache
+    Flush,
 }
 
 /// What to describe.

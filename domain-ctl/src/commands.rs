@@ -49,6 +49,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
                     size,
                     block_size,
                     on_peer_loss,
+                    durability,
                     preferred_domain,
                 },
         } => volumes::create(
@@ -56,7 +57,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
             name,
             size,
             &block_size,
-            on_peer_loss,
+            (on_peer_loss, durability),
             preferred_domain,
         ),
         Command::Describe {

@@ -35,6 +35,10 @@ pub struct View {
     pub domains: BTreeMap<NodeId, DomainId>,
     /// Whether a lost replica may leave the set while no other member is left in its domain (policy `degrade`).
     pub may_degrade: bool,
+    /// Whether a write is answered when every member's kernel has it (durability `flush`), and not only when it is durable there.
+    pub answers_held: bool,
+    /// Members of the last opened set that lost power since they were last known to hold everything answered: not to be promoted.
+    pub rebooted: BTreeSet<ReplicaId>,
     /// The domain that should go on when only the link between the sites is cut.
     pub preferred_domain: Option<DomainId>,
 }

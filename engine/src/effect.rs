@@ -74,6 +74,8 @@ pub enum ProposalKind {
     Opened,
     /// To take `Proposal::replicas` out of the set.
     Shrink,
+    /// That `Proposal::replicas`, which lost power, hold everything answered again.
+    CaughtUp,
     /// To copy over `Proposal::replicas` (one), which is not complete any more then.
     BeginCopy,
     /// To take `Proposal::replicas` (one) into the set.
@@ -91,7 +93,7 @@ pub struct Proposal {
     pub kind: ProposalKind,
     /// The epoch that must still be the volume's.
     pub epoch: Epoch,
-    /// Whom it is about, for `Shrink`, `BeginCopy` and `Grow`.
+    /// Whom it is about, for `Shrink`, `CaughtUp`, `BeginCopy` and `Grow`.
     pub replicas: BTreeSet<ReplicaId>,
 }
 
@@ -112,6 +114,8 @@ pub enum Effect {
         /// The change.
         change: Change,
     },
+    /// Make everything handed to the journal so far durable now. The host says `on_persisted`, as ever.
+    Sync,
     /// Send a message, not before `after` is durable. `Append` messages take their bytes from the host's window.
     Send {
         /// To whom.
@@ -123,6 +127,11 @@ pub enum Effect {
     },
     /// Entries up to this are committed: hand them to the extents, in order.
     Apply {
+        /// The last of them.
+        through: Seq,
+    },
+    /// Entries up to this one, committed or not, are answered: reads that are fetched from now on see them.
+    Show {
         /// The last of them.
         through: Seq,
     },

@@ -1,4 +1,4 @@
-//! A replica's log: how far it reaches, how far it is durable here, how far it is committed, and the entries in doubt between.
+//! A replica's log: how far it reaches, how far it is held and durable here, how far it is committed, and the entries in doubt between.
 
 use crate::blocks::BlockRange;
 use crate::history::History;
@@ -40,6 +40,8 @@ pub struct Log {
     tail: VecDeque<(Entry, Token)>,
     /// Every entry up to here is durable in this replica's journal.
     durable: Seq,
+    /// Every entry up to here is in the kernel's hands: the end of this process leaves it. At least `durable`.
+    held: Seq,
 }
 
 impl Log {
@@ -59,11 +61,13 @@ impl Log {
             committed,
             tail: VecDeque::new(),
             durable: committed,
+            held: committed,
         };
         for entry in tail {
             log.append(entry, Token::default());
         }
         log.durable = log.end;
+        log.held = log.end;
         log
     }
 
@@ -84,14 +88,23 @@ impl Log {
 
     /// Everything handed over up to `token` is durable now.
     pub fn persisted(&mut self, token: Token) {
-        let from =
-            usize::try_from(self.durable.0.saturating_sub(self.committed.0)).unwrap_or(usize::MAX);
-        for (entry, theirs) in self.tail.iter().skip(from) {
-            if *theirs > token {
-                break;
-            }
-            self.durable = entry.position.seq;
-        }
+        self.durable = self.reached(self.durable, token);
+        self.held = self.held.max(self.durable);
+    }
+
+    /// The kernel has everything handed over up to `token` now.
+    pub fn holds(&mut self, token: Token) {
+        self.held = self.reached(self.held, token);
+    }
+
+    /// The last entry behind `after` that was handed over with `token` or before.
+    fn reached(&self, after: Seq, token: Token) -> Seq {
+        let from = usize::try_from(after.0.saturating_sub(self.committed.0)).unwrap_or(usize::MAX);
+        let handed_over = self.tail.iter().skip(from);
+        let reached = handed_over.take_while(|(_, theirs)| *theirs <= token);
+        reached
+            .last()
+            .map_or(after, |(entry, _)| entry.position.seq)
     }
 
     /// Everything up to `seq` is committed. Returns how many entries became so.
@@ -131,6 +144,7 @@ impl Log {
             self.end = Seq(self.end.0 - 1);
         }
         self.durable = self.durable.min(seq);
+        self.held = self.held.min(seq);
         self.history.cut(seq);
     }
 
@@ -142,6 +156,7 @@ impl Log {
             committed: end,
             tail: VecDeque::new(),
             durable: end,
+            held: end,
         };
         self.history.cut(end);
     }
@@ -162,6 +177,12 @@ impl Log {
     #[must_use]
     pub fn durable(&self) -> Seq {
         self.durable
+    }
+
+    /// The last seq that this replica's kernel has.
+    #[must_use]
+    pub fn held(&self) -> Seq {
+        self.held
     }
 
     /// Which epochs ordered what.

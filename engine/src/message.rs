@@ -103,4 +103,16 @@ pub enum Message {
         /// For people; bounded by the frame.
         reason: String,
     },
+    /// Secondary to primary: its kernel has everything up to `held`. Only for records that said that this is enough.
+    Held {
+        /// The epoch that the sender is at.
+        epoch: Epoch,
+        /// Up to where.
+        held: Seq,
+    },
+    /// Primary to member: "make durable what you hold"; answered by `Acked`. Whoever holds nothing that is not durable does nothing.
+    Sync {
+        /// The primary's epoch.
+        epoch: Epoch,
+    },
 }

@@ -15,13 +15,15 @@
 //! primary's rights back.
 //!
 //! Where to find which invariant: I4 (fence by epoch) and the grants' side of I3 in `adoption` and `grants`; I3 and I5 (promotion,
-//! reconcile) in `promotion` and `following`; I1, I9, I11 (acknowledge, step down, read committed) in `serving`; I2 and I6 (shrink,
+//! reconcile) in `promotion` and `following`; I1, I9, I11 (acknowledge, step down, read committed) in `serving`,
+//! for volumes that answer what is held also in `flushing`; I2 and I6 (shrink,
 //! grow) in `membership`; I7 (divergence) in `following` and in [`Change::Rebase`].
 //!
 //! Extents hold committed entries only, so reconciling cuts and fills logs and never undoes data; why this keeps the rules is in
 //! `docs/decisions/0001-extents-hold-committed-records-only.md`.
 
 mod adoption;
+mod flushing;
 mod following;
 mod grants;
 mod membership;
@@ -131,8 +133,12 @@ struct Primary {
     members: BTreeMap<NodeId, Member>,
     /// Writes not yet committed, in order, with when they came.
     pending: VecDeque<(Seq, ClientOp, Time)>,
-    /// Flushes that wait for the right to answer.
-    flushes: Vec<ClientOp>,
+    /// Flushes, each with what has to be committed first. They wait for the right to answer, too.
+    flushes: Vec<(ClientOp, Seq)>,
+    /// Every write up to here is answered, and seen by reads; at least what is committed.
+    answered: Seq,
+    /// What was asked to be made durable and is not committed yet.
+    syncing: Option<Syncing>,
     /// Reads admitted, not fetched yet or fetched without the right to answer.
     reads: BTreeMap<ClientOp, ReadState>,
     /// Until when kvdb's grant holds (needed where the set lies in one domain).
@@ -144,6 +150,16 @@ struct Primary {
     next_renewal: Time,
     /// When joining was last tried, by node.
     join_tried: BTreeMap<NodeId, Time>,
+}
+
+/// All members were asked to make what they hold durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Syncing {
+    /// For the first time of what is not committed yet: up to here, and then.
+    first: Seq,
+    since: Time,
+    /// For the last time.
+    last: Seq,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,6 +178,8 @@ struct Member {
     stage: Stage,
     /// Its durable position, as acknowledged on this session and under this epoch.
     durable: Seq,
+    /// Up to where its kernel has the log, the same way.
+    held: Seq,
     /// Until when its grant holds.
     grant_until: Time,
     /// When it was last heard, or its silence began to count.
@@ -345,6 +363,7 @@ impl Replica {
         if let Role::Primary(_) = self.role {
             self.renew_grants(now, effects);
             self.watch_members(now, effects);
+            self.sync_what_is_answered(now, effects);
         }
     }
 
@@ -447,11 +466,17 @@ impl Replica {
             } => {
                 self.on_report(now, from, epoch, (history, end, committed), effects);
             }
-            Message::Acked { epoch, durable } => self.on_acked(now, from, epoch, durable, effects),
+            Message::Acked { epoch, durable } => {
+                self.on_member_holds(now, from, epoch, (durable, durable), effects);
+            }
             Message::Copied { epoch } => self.on_copied_by(now, from, epoch, effects),
             Message::Grant { epoch, asked } => self.on_grant(now, from, epoch, asked, effects),
             Message::Stale { epoch } => self.on_stale(now, from, epoch, effects),
             Message::Unable { .. } => self.on_unable(now, from, effects),
+            Message::Held { epoch, held } => {
+                self.on_member_holds(now, from, epoch, (held, Seq::ZERO), effects);
+            }
+            Message::Sync { epoch } => self.on_sync(from, epoch, effects),
         }
     }
 
@@ -597,7 +622,8 @@ impl Replica {
         }
     }
 
-    /// Whether a replica that may be in sync and isn't could be brought back from here now: it has a session, and this replica may be primary.
+    /// Whether a replica that may be in sync and isn't, or that lost power, could be brought back from here now: it has a session, and this
+    /// replica may be primary.
     #[must_use]
     pub fn could_bring_back(&self) -> bool {
         let Some(view) = &self.view else { return false };
@@ -606,16 +632,17 @@ impl Replica {
             .configuration
             .primary
             .is_none_or(|primary| primary == self.me);
-        let lacks = view
-            .eligible
-            .iter()
-            .any(|replica| !in_sync.contains(replica) && self.sessions.contains(&replica.node));
+        let lacks = view.eligible.iter().chain(&view.rebooted).any(|replica| {
+            (!in_sync.contains(replica) || view.rebooted.contains(replica))
+                && self.sessions.contains(&replica.node)
+        });
         self.damaged.is_none()
             && self.unable.is_none()
             && self.whole
             && free
             && in_sync.contains(&self.me)
             && view.eligible.contains(&self.me)
+            && !view.rebooted.contains(&self.me)
             && lacks
     }
 

@@ -128,6 +128,26 @@ pub trait Disk {
 
     /// Starts an operation. Its completion comes by [`Disk::completed`], in any order with others.
     fn submit(&mut self, id: OpId, op: DiskOp) -> Result<(), DiskBusy>;
+    /// Starts a write that completes as soon as the kernel has its bytes: the end of this process leaves them, a loss of power may take
+    /// them. Unlike any other write that is not durable, somebody waits for it.
+    fn submit_held(
+        &mut self,
+        id: OpId,
+        file: FileId,
+        offset: u64,
+        parts: Vec<Bytes>,
+    ) -> Result<(), DiskBusy> {
+        let durable = false;
+        self.submit(
+            id,
+            DiskOp::Write {
+                file,
+                offset,
+                parts,
+                durable,
+            },
+        )
+    }
     /// Something waits for a write that is not durable: if that was kept back, to be done together with others, it is to be done now.
     fn hurry(&mut self) {}
     /// Appends the operations that have completed since the last call.

@@ -5,6 +5,8 @@
 //!
 //! The last page of each segment is kept for a *mark*: a group without records, which carries only what is durable and
 //! what is still needed. It is written when the next segment is free in memory but not yet *durably* known to be free.
+//!
+//! Records may be *written* (in the kernel's memory, so that the end of this process leaves them) before they are durable: `syncing`.
 
 use crate::disk::{Disk, DiskOp, Done, FileId, OpId, OpIds};
 use crate::error::{Full, JournalError};
@@ -12,6 +14,7 @@ use crate::layout::{self, Entry, GROUP_BYTES_MAX, GroupHeader, Lsn, PAGE_BYTES, 
 use crate::recovery;
 use crate::segments::Segments;
 use crate::shape::{Description, Shape};
+use crate::syncing::{Syncing, Unsynced};
 use bytes::Bytes;
 use isthmus_mutation::Mutation;
 use std::collections::VecDeque;
@@ -37,12 +40,14 @@ pub(crate) struct Place {
 
 /// A group that waits for its write.
 #[derive(Debug)]
-struct Group {
+pub(crate) struct Group {
     place: Place,
     first: Lsn,
     entries: Vec<Entry>,
     parts: Vec<Bytes>,
     payload_bytes: u64,
+    /// Somebody waits for it to be durable.
+    pub durable: bool,
 }
 
 impl Group {
@@ -59,35 +64,42 @@ impl Group {
 }
 
 #[derive(Debug)]
-struct InFlight {
+pub(crate) struct InFlight {
     id: OpId,
     first: Lsn,
     end: Lsn,
     head_sequence: u64,
     mark: bool,
     done: bool,
+    /// Its segment's use.
+    pub sequence: u64,
+    /// Whether its completion makes it durable; else a sync will.
+    pub durable: bool,
 }
 
 /// A journal that was opened. Dropping it loses what is queued, like a crash.
 #[derive(Debug)]
 pub struct Journal {
     identity: u64,
-    shape: Shape,
-    files: Vec<FileId>,
-    ids: OpIds,
+    pub(crate) shape: Shape,
+    pub(crate) files: Vec<FileId>,
+    pub(crate) ids: OpIds,
     groups_in_flight: u32,
-    segments: Segments,
-    pending: VecDeque<Group>,
-    in_flight: VecDeque<InFlight>,
+    pub(crate) segments: Segments,
+    pub(crate) pending: VecDeque<Group>,
+    pub(crate) in_flight: VecDeque<InFlight>,
     /// Where the last planned group ends.
     planned: Place,
     /// Where the last submitted group ends.
     submitted: Place,
-    next: Lsn,
-    durable: Lsn,
+    pub(crate) next: Lsn,
+    /// Up to here the kernel has every record.
+    pub(crate) written: Lsn,
+    pub(crate) durable: Lsn,
+    pub(crate) syncing: Syncing,
     /// The newest head that a durable group names: only segments before it may be overwritten.
     head_durable: u64,
-    failed: bool,
+    pub(crate) failed: bool,
 }
 
 /// What recovery hands over.
@@ -141,7 +153,9 @@ impl Journal {
             planned: recovered.tail,
             submitted: recovered.tail,
             next: recovered.next,
+            written: Lsn(recovered.next.0 - 1),
             durable: Lsn(recovered.next.0 - 1),
+            syncing: Syncing::default(),
             head_durable: recovered.head_durable,
             failed: false,
         })
@@ -168,7 +182,19 @@ impl Journal {
     /// # Panics
     /// When the record is longer than [`Journal::record_bytes_max`] or has more than [`RECORD_PARTS_MAX`] parts.
     pub fn append(&mut self, stream: StreamId, parts: &[Bytes]) -> Result<Lsn, Full> {
-        self.append_up_to(1, stream, parts)
+        self.append_up_to(1, stream, parts, true)
+    }
+
+    /// Like [`Journal::append`], for a record for which it is enough that it is written ([`Journal::written`]): it is durable with the
+    /// next record that has to be, or after [`Journal::sync`].
+    ///
+    /// # Errors
+    /// Like [`Journal::append`].
+    ///
+    /// # Panics
+    /// Like [`Journal::append`].
+    pub fn append_to_be_held(&mut self, stream: StreamId, parts: &[Bytes]) -> Result<Lsn, Full> {
+        self.append_up_to(1, stream, parts, false)
     }
 
     /// Like [`Journal::append`], for the small records that must go through when the journal is full of others, such as
@@ -180,7 +206,7 @@ impl Journal {
     /// # Panics
     /// Like [`Journal::append`].
     pub fn append_reserved(&mut self, stream: StreamId, parts: &[Bytes]) -> Result<Lsn, Full> {
-        self.append_up_to(0, stream, parts)
+        self.append_up_to(0, stream, parts, true)
     }
 
     fn append_up_to(
@@ -188,6 +214,7 @@ impl Journal {
         segments_kept: u64,
         stream: StreamId,
         parts: &[Bytes],
+        durable: bool,
     ) -> Result<Lsn, Full> {
         let bytes: u64 = parts.iter().map(|part| part.len() as u64).sum();
         assert!(
@@ -218,6 +245,7 @@ impl Journal {
             .parts
             .extend(parts.iter().filter(|part| !part.is_empty()).cloned());
         group.payload_bytes += bytes;
+        group.durable |= durable;
         self.planned = group.end();
         let lsn = self.next;
         self.next = lsn.next();
@@ -261,31 +289,37 @@ impl Journal {
             entries: Vec::new(),
             parts: Vec::new(),
             payload_bytes: 0,
+            durable: false,
         };
         self.pending.push_back(group);
         Ok(())
     }
 
-    /// Submits one durable write for everything queued, if fewer groups than allowed are in flight; bounded by the
-    /// segment's end and by the longest group. Call it after appending and after each completion.
+    /// Submits one write for everything queued, if fewer groups than allowed are in flight; bounded by the segment's end and by the
+    /// longest group; and the syncs that are due. Call it after appending and after each completion.
     pub fn step<D: Disk>(&mut self, disk: &mut D) {
         while !self.failed && self.in_flight.len() < self.groups_in_flight as usize {
             let Some(group) = self.pending.front() else {
-                return;
+                break;
             };
-            let opens_segment = group.place.sequence > self.submitted.sequence;
-            let sent = if opens_segment && !self.is_durably_free(group.place.sequence) {
-                if self.in_flight.iter().any(|write| write.mark) {
-                    return;
+            let sequence = group.place.sequence;
+            let opens_segment = sequence > self.submitted.sequence;
+            if opens_segment && !self.may_leave_behind(sequence) {
+                break;
+            }
+            let sent = if opens_segment && !self.is_durably_free(sequence) {
+                if self.in_flight.iter().any(|write| write.mark) || self.syncing.holds_mark() {
+                    break;
                 }
                 self.submit_mark(disk)
             } else {
                 self.submit_group(disk)
             };
             if !sent {
-                return;
+                break;
             }
         }
+        self.start_sync(disk);
     }
 
     /// Whether it is durably known that the earlier use of this segment's file is over.
@@ -295,7 +329,8 @@ impl Journal {
 
     fn submit_group<D: Disk>(&mut self, disk: &mut D) -> bool {
         let group = self.pending.pop_front().expect("step looked at it");
-        let sent = self.submit_write(disk, group.place, group.first, &group.entries, &group.parts);
+        let records = (&group.entries[..], &group.parts[..]);
+        let sent = self.submit_write(disk, group.place, group.first, records, group.durable);
         if !sent {
             self.pending.push_front(group);
         }
@@ -304,7 +339,7 @@ impl Journal {
 
     fn submit_mark<D: Disk>(&mut self, disk: &mut D) -> bool {
         let first = self.pending.front().expect("step looked at it").first;
-        self.submit_write(disk, self.submitted, first, &[], &[])
+        self.submit_write(disk, self.submitted, first, (&[], &[]), true)
     }
 
     fn submit_write<D: Disk>(
@@ -312,8 +347,8 @@ impl Journal {
         disk: &mut D,
         place: Place,
         first: Lsn,
-        entries: &[Entry],
-        payload: &[Bytes],
+        (entries, payload): (&[Entry], &[Bytes]),
+        to_be_durable: bool,
     ) -> bool {
         let (head_sequence, head_first) = self.segments.head();
         let payload_bytes = payload.iter().map(|part| part.len() as u64).sum();
@@ -344,18 +379,27 @@ impl Journal {
         }
         let id = self.ids.next_id();
         let file = self.files[self.shape.file_of(place.sequence) as usize];
-        if disk
-            .submit(
+        // Durable at once only where everything before it is, or is on its way to be so by itself: recovery stops at the first group
+        // that is missing.
+        let durable = to_be_durable
+            && (Mutation::SyncOnlyTheLastGroup.is_on()
+                || (self.syncing.is_empty() && self.in_flight.iter().all(|write| write.durable)));
+        let sent = if durable {
+            let durable = !Mutation::JournalDoesNotSync.is_on();
+            let (offset, parts) = (place.offset, parts);
+            disk.submit(
                 id,
                 DiskOp::Write {
                     file,
-                    offset: place.offset,
+                    offset,
                     parts,
-                    durable: !Mutation::JournalDoesNotSync.is_on(),
+                    durable,
                 },
             )
-            .is_err()
-        {
+        } else {
+            disk.submit_held(id, file, place.offset, parts)
+        };
+        if sent.is_err() {
             return false;
         }
         self.submitted = Place {
@@ -371,7 +415,12 @@ impl Journal {
             head_sequence,
             mark,
             done: false,
+            sequence: place.sequence,
+            durable,
         });
+        if to_be_durable && !durable {
+            self.syncing.want(Lsn(end.0 - 1));
+        }
         true
     }
 
@@ -383,6 +432,9 @@ impl Journal {
     /// # Panics
     /// When the operation is not in flight.
     pub fn on_completed(&mut self, id: OpId, result: io::Result<Done>) -> Result<(), JournalError> {
+        if self.syncing.is_sync(id) {
+            return self.on_synced(id, result);
+        }
         let write = self.in_flight.iter_mut().find(|write| write.id == id);
         let write = write.expect(
             "the host hands a completion only to the component that submitted it, and once",
@@ -402,9 +454,18 @@ impl Journal {
         }
         while self.in_flight.front().is_some_and(|write| write.done) {
             let write = self.in_flight.pop_front().expect("it was just looked at");
-            self.durable = Lsn(write.end.0 - 1);
+            self.written = Lsn(write.end.0 - 1);
+            if !write.durable {
+                self.syncing.note(Unsynced {
+                    last: self.written,
+                    sequence: write.sequence,
+                    head_sequence: write.head_sequence,
+                    mark: write.mark,
+                });
+                continue;
+            }
             // Only now, in order: recovery cuts off a group whose predecessor is torn, and with it the head it names.
-            self.head_durable = self.head_durable.max(write.head_sequence);
+            self.is_durable(self.written, write.head_sequence);
         }
         assert!(
             self.durable < self.next,
@@ -414,6 +475,19 @@ impl Journal {
         );
         self.segments.free(self.durable);
         Ok(())
+    }
+
+    /// Notes what is durable now, and the head that it names.
+    pub(crate) fn is_durable(&mut self, last: Lsn, head_sequence: u64) {
+        self.durable = self.durable.max(last);
+        self.head_durable = self.head_durable.max(head_sequence);
+        self.syncing.reached(self.durable);
+    }
+
+    /// The kernel has every record up to this one: they survive the end of this process, though not of power.
+    #[must_use]
+    pub fn written(&self) -> Lsn {
+        self.written
     }
 
     /// Every record up to this one is durable.
@@ -458,7 +532,7 @@ impl Journal {
     /// Whether nothing is queued or in flight.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.pending.is_empty() && self.in_flight.is_empty()
+        self.pending.is_empty() && self.in_flight.is_empty() && !self.syncing.is_running()
     }
 
     /// Whether a write failed, and the journal takes nothing more.

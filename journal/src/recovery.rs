@@ -177,8 +177,8 @@ impl<'a, D: Disk> Recovery<'a, D> {
         Ok(())
     }
 
-    /// All files but those that were never written: their first page is zero, and they lie further ahead of the newest
-    /// use than groups in flight can reach.
+    /// All files but those that were never written: their first page is zero, and they lie further ahead of the newest use than groups
+    /// in flight can reach. A first page that is zero before the newest use was lost: what lies behind it may not have been.
     fn files_to_scan(&mut self) -> Result<Vec<u32>, JournalError> {
         let segments = self.shape.segments;
         let mut empty = vec![false; segments as usize];
@@ -189,8 +189,10 @@ impl<'a, D: Disk> Recovery<'a, D> {
             }
             empty[segment as usize] = self.page(segment, 0)?.iter().all(|byte| *byte == 0);
         }
-        for ahead in 0..=u64::from(GROUPS_IN_FLIGHT_MAX) {
-            empty[self.shape.file_of(newest + ahead) as usize] = false;
+        let oldest = (newest + 1).saturating_sub(u64::from(segments));
+        let first = oldest.max(u64::from(segments));
+        for sequence in first..=newest + u64::from(GROUPS_IN_FLIGHT_MAX) {
+            empty[self.shape.file_of(sequence) as usize] = false;
         }
         Ok((0..segments)
             .filter(|segment| !empty[*segment as usize])

@@ -4,6 +4,7 @@
 //! path's seam), [`replicas`] (the data path), [`api`], [`domains`], [`quickstart`].
 
 mod api;
+mod boot;
 mod clock;
 mod cluster;
 mod data_thread;

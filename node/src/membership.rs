@@ -41,10 +41,11 @@ pub async fn join(
         })
         .await?;
     }
-    let command = Command::NodeStarted {
+    let command = Command::NodeStartedIn {
         node: store.node,
         incarnation: store.incarnation,
         starts: store.starts,
+        boot: crate::boot::boot_id()?,
     };
     retried("register this start", || {
         kvdb.propose(command.clone(), own_cause(&config, "start"))

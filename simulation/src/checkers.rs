@@ -5,6 +5,7 @@
 
 mod acknowledging;
 mod bounds;
+mod flushing;
 pub mod history;
 mod progress;
 mod replicas;
@@ -19,6 +20,7 @@ pub use replicas::Replicas;
 use crate::content::{self, SECTOR_BYTES};
 use acknowledging::Acknowledging;
 use bytes::Bytes;
+use flushing::Flushing;
 use isthmus_catalog::{Catalog, DomainState};
 use isthmus_engine::{Epoch, NodeId, Seq, VolumeId};
 use sectors::Sectors;
@@ -71,6 +73,10 @@ pub struct Operation {
     pub void: Stamp,
     /// What a read saw, by sector.
     pub saw: Vec<u64>,
+    /// Whether it is durable when it is answered, whatever the volume's policy (FUA).
+    pub durably: bool,
+    /// Whether it was answered, and may have been lost with power since, as the volume's policy allows.
+    pub maybe_lost: bool,
 }
 
 impl Operation {
@@ -97,6 +103,8 @@ impl Operation {
             done: NEVER,
             void: NEVER,
             saw: Vec::new(),
+            durably: false,
+            maybe_lost: false,
         }
     }
 }
@@ -109,6 +117,7 @@ pub struct Checkers {
     /// Changes that were not answered well, by volume, while they may still happen.
     doubtful: BTreeMap<VolumeId, Vec<u64>>,
     acknowledging: Acknowledging,
+    flushing: Flushing,
     serving: Serving,
     /// Whether all clocks keep their bound: only then is a read promised to be fresh.
     clocks_are_good: bool,
@@ -136,6 +145,7 @@ impl Checkers {
             operations: BTreeMap::new(),
             doubtful: BTreeMap::new(),
             acknowledging: Acknowledging::default(),
+            flushing: Flushing::default(),
             serving: Serving::default(),
             clocks_are_good,
             rotten: BTreeSet::new(),
@@ -253,6 +263,7 @@ impl Checkers {
     pub fn opened(&mut self, volume: VolumeId, epoch: Epoch, primary: NodeId) {
         let now = self.stamp();
         self.serving.opened(now, volume, epoch, primary);
+        self.flushing.opened(now, volume);
         for number in self.doubtful.remove(&volume).unwrap_or_default() {
             if let Some(operation) = self.operations.get_mut(&number)
                 && operation.done == NEVER
@@ -262,11 +273,21 @@ impl Checkers {
         }
     }
 
+    /// All members of a set whose writes are answered when they are held have lost power.
+    pub fn all_kernels_lost(&mut self, volume: VolumeId) {
+        let now = self.stamp();
+        self.flushing.all_kernels_lost(now, volume);
+    }
+
     /// kvdb has committed a deactivation: where it puts a replica into a set that was not in it, the operator has accepted a loss.
     pub fn deactivating(&mut self, before: &Catalog, after: &Catalog) {
         for (volume, record) in &after.volumes {
             let old = before.volumes.get(volume);
-            if old.is_some_and(|old| !record.in_sync.is_subset(&old.in_sync)) {
+            // One that may lack what it held counts as it is, by the operator's word.
+            let rebooted = before.rebooted.get(volume);
+            let taken = rebooted.is_some_and(|rebooted| !rebooted.is_disjoint(&record.in_sync))
+                && !after.rebooted.contains_key(volume);
+            if taken || old.is_some_and(|old| !record.in_sync.is_subset(&old.in_sync)) {
                 self.lossy.insert(*volume);
             }
         }
@@ -310,9 +331,20 @@ impl Checkers {
                 .operations
                 .values()
                 .filter(|operation| operation.volume == *volume);
-            Sectors::new(bytes / SECTOR_BYTES, operations)
-                .check()
-                .map_err(|what| ("sectors", format!("{volume}: {what}")))?;
+            let broken = |what| ("sectors", format!("{volume}: {what}"));
+            if self.flushing.loses_nothing(*volume) {
+                Sectors::new(bytes / SECTOR_BYTES, operations)
+                    .check()
+                    .map_err(broken)?;
+                continue;
+            }
+            let operations: Vec<Operation> = operations.cloned().collect();
+            for era in self.flushing.eras(*volume, &operations) {
+                let broken = |what| ("sectors", format!("{volume}, {}: {what}", era.name));
+                Sectors::new(bytes / SECTOR_BYTES, era.operations.iter())
+                    .check()
+                    .map_err(broken)?;
+            }
         }
         Ok(())
     }

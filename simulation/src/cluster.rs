@@ -104,6 +104,8 @@ pub struct Summary {
     pub grown: u64,
     /// Deactivations that were proven.
     pub deactivated: u64,
+    /// Losses of power at all members of a set, of volumes whose writes are answered when they are held.
+    pub kernels_lost: u64,
 }
 
 impl Summary {
@@ -120,6 +122,7 @@ impl Summary {
             (&mut self.shrunk, other.shrunk),
             (&mut self.grown, other.grown),
             (&mut self.deactivated, other.deactivated),
+            (&mut self.kernels_lost, other.kernels_lost),
         ] {
             *sum += more;
         }

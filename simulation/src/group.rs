@@ -21,9 +21,10 @@ use crate::checkers::votes::Votes;
 use crate::clock::NodeClock;
 use crate::schedule::{MICROSECOND, MILLISECOND, SECOND, Schedule};
 use bytes::Bytes;
-use isthmus_catalog::{Catalog, Command};
+use isthmus_catalog::{BootId, Catalog, Command};
 use isthmus_engine::{Incarnation, NodeId};
 use isthmus_kvdb::{KvdbConfig, KvdbMetrics};
+use isthmus_mutation::Mutation;
 use isthmus_simulated_disk::Random;
 use parking_lot::Mutex;
 use process::{CallAnswer, Process, Said, Service};
@@ -83,6 +84,8 @@ struct Member {
     node: NodeId,
     /// Counts processes.
     life: u64,
+    /// Names the run of its kernel.
+    boot: u128,
     process: Option<Process>,
     disk: SharedDisk,
     /// The incarnation whose store is on the disk.
@@ -130,6 +133,7 @@ impl Group {
         let member = |index: usize, random: &mut Random| Member {
             node: NodeId(index as u32 + 1),
             life: 0,
+            boot: 1,
             process: None,
             disk: SharedDisk::new(random.next_u64()),
             formatted: None,
@@ -312,7 +316,7 @@ impl Group {
             seed,
             member.clock.at(now).0,
             config,
-            starts,
+            (starts, BootId(member.boot)),
             member.disk.clone(),
             Box::new(observe),
             formation,
@@ -331,6 +335,9 @@ impl Group {
         member.disk.abandon(power_lost);
         if power_lost {
             member.clock = NodeClock::new(now, shows, member.rate);
+            if !Mutation::ForgetReboot.is_on() {
+                member.boot += 1;
+            }
         }
         member.is_paused = false;
         member.backlog.clear();

@@ -12,7 +12,7 @@ mod troubles;
 
 use crate::checkers::Kind;
 use crate::schedule::MICROSECOND;
-use isthmus_catalog::{OnPeerLoss, VolumePolicy};
+use isthmus_catalog::{Durability, OnPeerLoss, VolumePolicy};
 use isthmus_engine::{DomainId, Settings};
 use isthmus_journal::Shape;
 use serde::{Deserialize, Serialize};
@@ -119,6 +119,9 @@ pub struct VolumePlan {
     pub degrade: bool,
     /// The number of the domain that it prefers, if any.
     pub preferred: Option<u32>,
+    /// Whether its writes are acknowledged when they are held, and made durable by a flush.
+    #[serde(default)]
+    pub flush: bool,
 }
 
 impl VolumePlan {
@@ -132,6 +135,10 @@ impl VolumePlan {
                 OnPeerLoss::Suspend
             },
             preferred_domain: self.preferred.map(DomainId),
+            durability: match self.flush {
+                true => Durability::Flush,
+                false => Durability::Acknowledged,
+            },
             ..VolumePolicy::default()
         }
     }

@@ -109,6 +109,8 @@ pub struct Cluster {
     processes: [Option<Process>; 3],
     disks: Vec<LossyDisk>,
     wall_clocks: bool,
+    /// How often each machine was booted.
+    boots: [u32; 3],
     network: Option<(Switch, Vec<Namespace>)>,
     addresses: [Addresses; 3],
     folder: Option<TempDir>,
@@ -149,6 +151,7 @@ impl Cluster {
             processes: [None, None, None],
             disks: disks.collect(),
             wall_clocks: options.wall_clocks,
+            boots: [0; 3],
             network,
             addresses,
             folder: Some(folder),
@@ -158,6 +161,7 @@ impl Cluster {
             if options.wall_clocks {
                 cluster.set_wall_clock(node, 0);
             }
+            cluster.boot(node);
             cluster.start_node(node);
         }
         for arguments in &options.volumes {
@@ -242,8 +246,15 @@ impl Cluster {
             self.kill(*node);
             let seed = random::mix(seed ^ node.index() as u64);
             lost.add(&self.disk(*node).power_on(seed));
+            self.boot(*node);
         }
         lost
+    }
+
+    /// The node's machine runs another kernel from now on.
+    fn boot(&mut self, node: Node) {
+        self.boots[node.index()] += 1;
+        process::boot(self.folder(), node, self.boots[node.index()]);
     }
 
     /// Sets a node's wall clock: so many seconds ahead of the machine's, or behind it.

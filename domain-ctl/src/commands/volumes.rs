@@ -1,14 +1,13 @@
 //! Volumes: listing, making, describing, deleting.
 
-use crate::arguments::{Format, OnPeerLoss, Selection};
+use crate::arguments::{Durability, Format, OnPeerLoss, Selection};
 use crate::client::{Client, segment};
 use crate::commands::NOTHING_FOUND;
 use crate::failure::Failure;
 use crate::{output, table, timestamp};
 use isthmus_api::size;
 use isthmus_api::{
-    ApiError, CreateVolume, Durability, Replica, ReplicaState, Volume, VolumeCreated,
-    VolumeDeleted, VolumeList,
+    ApiError, CreateVolume, Replica, ReplicaState, Volume, VolumeCreated, VolumeDeleted, VolumeList,
 };
 use ureq::http::Method;
 
@@ -57,7 +56,7 @@ pub fn create(
     name: String,
     bytes: u64,
     block_size: &str,
-    on_peer_loss: OnPeerLoss,
+    (on_peer_loss, durability): (OnPeerLoss, Durability),
     preferred_domain: Option<String>,
 ) -> Result<(), Failure> {
     let wanted = CreateVolume {
@@ -68,7 +67,10 @@ pub fn create(
             OnPeerLoss::Degrade => isthmus_api::OnPeerLoss::Degrade,
             OnPeerLoss::Suspend => isthmus_api::OnPeerLoss::Suspend,
         },
-        durability: Durability::default(),
+        durability: match durability {
+            Durability::Acknowledged => isthmus_api::Durability::Acknowledged,
+            Durability::Flush => isthmus_api::Durability::Flush,
+        },
         preferred_domain,
     };
     let made: VolumeCreated = client.change(Method::POST, "/v1/volumes", Some(&wanted))?;
@@ -119,6 +121,10 @@ fn text(volume: &Volume, now_ms: u64) -> String {
         (
             "On peer loss",
             format!("{:?}", volume.on_peer_loss).to_lowercase(),
+        ),
+        (
+            "Durability",
+            format!("{:?}", volume.durability).to_lowercase(),
         ),
         (
             "Preferred domain",

@@ -23,7 +23,9 @@ impl Replica {
             view.configuration.epoch
         );
         if self.view.as_ref().is_none_or(|old| {
-            old.configuration != view.configuration || old.complete != view.complete
+            old.configuration != view.configuration
+                || old.complete != view.complete
+                || old.rebooted != view.rebooted
         }) {
             // Whatever was asked has shown, or has become pointless.
             self.asked = None;

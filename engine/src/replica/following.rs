@@ -259,15 +259,12 @@ impl Replica {
         after: Option<Token>,
         effects: &mut Effects,
     ) {
-        self.send(
-            primary,
-            Message::Acked {
-                epoch: self.configuration.epoch,
-                durable: self.log.durable(),
-            },
-            after,
-            effects,
-        );
+        let epoch = self.configuration.epoch;
+        let (durable, held) = (self.log.durable(), self.log.held());
+        self.send(primary, Message::Acked { epoch, durable }, after, effects);
+        if held > durable {
+            self.send(primary, Message::Held { epoch, held }, after, effects);
+        }
     }
 
     fn follows(&self, from: NodeId, epoch: Epoch) -> bool {

@@ -20,6 +20,8 @@ impl Replica {
         let Some(primary) = self.primary_mut() else {
             return;
         };
+        // Whoever had taken this epoch already has passed over what was asked for under the one before.
+        primary.syncing = None;
         // This epoch either took an asked-for joiner in, or leaves it out: the older question is void (I6).
         primary.members.retain(|_, member| {
             in_sync.contains(&member.replica)
@@ -27,6 +29,7 @@ impl Replica {
         });
         for member in primary.members.values_mut() {
             member.durable = crate::ids::Seq::ZERO;
+            member.held = crate::ids::Seq::ZERO;
             match &mut member.joiner {
                 Some(_) if in_sync.contains(&member.replica) => member.joiner = None,
                 Some(joiner) => joiner.asked = false,
@@ -71,6 +74,7 @@ impl Replica {
         };
         member.stage = Stage::Unreached;
         member.durable = crate::ids::Seq::ZERO;
+        member.held = crate::ids::Seq::ZERO;
         member.lost.get_or_insert(now);
         // Never asked for: kvdb can't have added it, so it need not be waited for.
         if !member.is_member_perhaps() {
@@ -99,6 +103,7 @@ impl Replica {
             return;
         };
         member.durable = crate::ids::Seq::ZERO;
+        member.held = crate::ids::Seq::ZERO;
         member.stage = Stage::Unreached;
         // Not at that epoch yet: `reform_members` greets it then.
         if epoch == current {
@@ -118,6 +123,7 @@ impl Replica {
         member.unable = true;
         member.heard = now;
         member.durable = crate::ids::Seq::ZERO;
+        member.held = crate::ids::Seq::ZERO;
         member.stage = Stage::Prepared;
         member.prepared = now;
         self.shrink(now, effects);
@@ -183,6 +189,7 @@ impl Replica {
         self.drop_joiners(now, effects);
         self.grow(now, effects);
         self.invite(now, effects);
+        self.tell_who_caught_up(now, effects);
     }
 
     /// `Prepare` may have met a member that could not take the epoch yet.
@@ -269,15 +276,27 @@ impl Replica {
             return true;
         }
         let silent = now.since(member.heard) >= timeout + extra;
-        let overdue = primary.pending.front().is_some_and(|(seq, _, came)| {
-            member.durable < *seq && now.since(*came) >= timeout + extra
+        silent || self.is_overdue(now, primary, member, timeout + extra)
+    }
+
+    /// Whether a member has had `patience` for a write, or for a sync, that this replica's own journal has done. What that has not done
+    /// either says nothing about the member.
+    fn is_overdue(
+        &self,
+        now: Time,
+        primary: &super::Primary,
+        member: &Member,
+        patience: std::time::Duration,
+    ) -> bool {
+        let write = primary.pending.front().is_some_and(|(seq, _, came)| {
+            member.held < *seq && self.log.held() >= *seq && now.since(*came) >= patience
         });
-        // A write that this replica's own journal does not hold yet says nothing about the member.
-        let ours = primary
-            .pending
-            .front()
-            .is_some_and(|(seq, _, _)| self.log.durable() >= *seq);
-        silent || (overdue && ours)
+        let sync = primary.syncing.is_some_and(|asked| {
+            member.durable < asked.first
+                && self.log.durable() >= asked.first
+                && now.since(asked.since) >= patience
+        });
+        write || sync
     }
 
     fn drop_joiners(&mut self, now: Time, effects: &mut Effects) {
@@ -292,7 +311,9 @@ impl Replica {
             .filter_map(|(node, member)| {
                 let joiner = member.joiner?;
                 let overdue = primary.pending.front().is_some_and(|(seq, _, came)| {
-                    member.durable < *seq && now.since(*came) >= timeout
+                    member.held < *seq && now.since(*came) >= timeout
+                }) || primary.syncing.is_some_and(|asked| {
+                    member.durable < asked.first && now.since(asked.since) >= timeout
                 });
                 let lost = member.lost.is_some()
                     || member.unable
@@ -331,6 +352,7 @@ impl Replica {
                 .is_some_and(|joiner| joiner.copied || Mutation::GrowBeforeCopied.is_on())
                 && member.stage == Stage::Aligned
                 && member.durable >= committed
+                && member.held >= primary.answered
                 && member.grant_until > now
         });
         let Some(replica) = ready.map(|member| member.replica) else {

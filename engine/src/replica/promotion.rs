@@ -19,6 +19,7 @@ impl Member {
             replica,
             stage: Stage::Unreached,
             durable: Seq::ZERO,
+            held: Seq::ZERO,
             grant_until: Time::default(),
             heard: now,
             lost: None,
@@ -65,6 +66,10 @@ impl Replica {
         if !self.wanted || view.configuration.primary.is_some() || !self.whole {
             return;
         }
+        // It may lack what another member has kept (kvdb would refuse it, too): that one brings it back first.
+        if view.rebooted.contains(&self.me) {
+            return;
+        }
         // Before `opened`, kvdb may go back to the set of the last opened epoch: it decides whether this replica is in it.
         if view.configuration.in_sync.contains(&self.me) || !view.configuration.opened {
             self.propose(now, ProposalKind::Promote, BTreeSet::new(), effects);
@@ -95,6 +100,8 @@ impl Replica {
             members,
             pending: VecDeque::new(),
             flushes: Vec::new(),
+            answered: Seq::ZERO,
+            syncing: None,
             reads: BTreeMap::new(),
             kvdb_until: Time::default(),
             kvdb_asked: None,
@@ -169,6 +176,7 @@ impl Replica {
         };
         member.stage = Stage::Aligned;
         member.durable = Seq::ZERO;
+        member.held = Seq::ZERO;
         if !member.is_member_perhaps() {
             if let Some(joiner) = &mut member.joiner {
                 joiner.copied = false;
@@ -207,6 +215,10 @@ impl Replica {
             };
             self.send(from, Message::Rewind { epoch, to: common }, None, effects);
             self.send_entries_after(from, common, effects);
+        }
+        if self.answers_held() && self.log.end() > self.log.committed() {
+            // Nobody opens, and no flush ends, before these are durable there.
+            self.send(from, Message::Sync { epoch }, None, effects);
         }
         self.renew_soon(now, effects);
         self.step(now, effects);
@@ -266,6 +278,7 @@ impl Replica {
             return;
         }
         primary.phase = Phase::Serving;
+        primary.answered = end;
         if self.log.commit(end) > 0 {
             effects.push(Effect::Apply { through: end });
         }

@@ -1,6 +1,7 @@
 //! Serving clients: I1, I9 and I11.
 //!
-//! A write is acknowledged when every counted member holds it durably, under an epoch that is durable itself. A read is fetched and
+//! A write is acknowledged when every counted member holds it durably (or, where the volume's policy says that this is enough, when
+//! every counted member's kernel has it: `flushing`), under an epoch that is durable itself. A read is fetched and
 //! answered only while the right to serve holds, checked again after the fetch; it sees committed entries only, because only those
 //! reach the extents. What waits, waits in here, and is failed when the replica steps down.
 
@@ -75,7 +76,7 @@ impl Replica {
         Ok(entry.position.seq)
     }
 
-    /// A client flushes. All that was acknowledged is durable already, so this only needs the right to say so.
+    /// A client flushes: what was answered has to be committed. Where it is, this only needs the right to say so.
     ///
     /// # Errors
     /// When this replica doesn't serve.
@@ -91,7 +92,9 @@ impl Replica {
         let Some(primary) = self.primary_mut() else {
             unreachable!("is_serving")
         };
-        primary.flushes.push(op);
+        let through = primary.answered;
+        primary.flushes.push((op, through));
+        self.make_durable(now, through, effects);
         self.serve(now, effects);
         Ok(())
     }
@@ -145,20 +148,20 @@ impl Replica {
         }
     }
 
-    /// A member's journal holds everything up to `durable`.
-    pub(super) fn on_acked(
+    /// A member's kernel has everything up to the first position, its journal holds everything up to the second durably.
+    pub(super) fn on_member_holds(
         &mut self,
         now: Time,
         from: NodeId,
         epoch: crate::ids::Epoch,
-        durable: Seq,
+        (held, durable): (Seq, Seq),
         effects: &mut Effects,
     ) {
         let (current, end) = (self.configuration.epoch, self.log.end());
         let Some(primary) = self.primary_mut() else {
             return;
         };
-        if epoch != current || durable > end {
+        if epoch != current || held.max(durable) > end {
             return;
         }
         let Some(member) = primary.members.get_mut(&from) else {
@@ -168,6 +171,7 @@ impl Replica {
             return;
         }
         member.durable = member.durable.max(durable);
+        member.held = member.held.max(held);
         member.heard = now;
         self.step(now, effects);
     }
@@ -178,29 +182,40 @@ impl Replica {
             return;
         };
         if self.may_serve(now, primary) {
-            let held = primary
-                .members
-                .values()
-                .filter(|member| self.waits_for(member))
-                .map(|member| member.durable)
-                .min();
-            let mut committed = self.log.durable().min(held.unwrap_or(Seq(u64::MAX)));
+            let counted = || {
+                primary
+                    .members
+                    .values()
+                    .filter(|member| self.waits_for(member))
+            };
+            let durable = counted().map(|member| member.durable).min();
+            let held = counted().map(|member| member.held).min();
+            let mut committed = self.log.durable().min(durable.unwrap_or(Seq(u64::MAX)));
             if Mutation::AcknowledgeBeforePeers.is_on() {
                 committed = self.log.durable();
             }
-            self.commit(committed, effects);
+            let answered = match self.answers_held() {
+                true => self
+                    .log
+                    .held()
+                    .min(held.unwrap_or(Seq(u64::MAX)))
+                    .max(committed),
+                false => committed,
+            };
+            self.commit(now, committed, answered, effects);
         }
         self.answer_reads(now, effects);
         let Role::Primary(primary) = &self.role else {
             return;
         };
-        if !self.wanted
-            && primary.pending.is_empty()
-            && primary.reads.is_empty()
-            && primary.flushes.is_empty()
-            && self.log.end() == self.log.committed()
-        {
+        if self.wanted || !primary.pending.is_empty() || !primary.reads.is_empty() {
+            return;
+        }
+        if primary.flushes.is_empty() && self.log.end() == self.log.committed() {
             self.give_back(now, effects);
+        } else {
+            // The last client is gone: nothing is left that only kernels have.
+            self.make_durable(now, self.log.end(), effects);
         }
     }
 
@@ -213,7 +228,7 @@ impl Replica {
         member.counts()
     }
 
-    fn commit(&mut self, committed: Seq, effects: &mut Effects) {
+    fn commit(&mut self, now: Time, committed: Seq, answered: Seq, effects: &mut Effects) {
         let acknowledged = committed;
         let committed = if Mutation::ReadUncommitted.is_on() {
             self.log.durable()
@@ -224,19 +239,34 @@ impl Replica {
             effects.push(Effect::Apply { through: committed });
         }
         let committed = self.log.committed().min(acknowledged);
+        let synced = match Mutation::FlushWithoutPeers.is_on() {
+            true => self.log.durable(),
+            false => committed,
+        };
         let Some(primary) = self.primary_mut() else {
             return;
         };
+        let answered = primary.answered.max(answered.max(committed));
+        if answered > primary.answered {
+            primary.answered = answered;
+            if answered > committed {
+                effects.push(Effect::Show { through: answered });
+            }
+        }
         while let Some((seq, op, _)) = primary.pending.front().copied() {
-            if seq > committed {
+            if seq > answered {
                 break;
             }
             primary.pending.pop_front();
             effects.push(Effect::Acknowledge { op });
         }
-        for op in primary.flushes.drain(..) {
-            effects.push(Effect::Acknowledge { op });
-        }
+        primary.flushes.retain(|(op, through)| {
+            if *through <= synced {
+                effects.push(Effect::Acknowledge { op: *op });
+            }
+            *through > synced
+        });
+        Primary::note_synced(&mut primary.syncing, now, committed);
     }
 
     fn answer_reads(&mut self, now: Time, effects: &mut Effects) {
@@ -268,8 +298,9 @@ impl Replica {
         let Some(primary) = self.primary_mut() else {
             return;
         };
+        primary.syncing = None;
         let writes = primary.pending.drain(..).map(|(_, op, _)| op);
-        let flushes = primary.flushes.drain(..);
+        let flushes = primary.flushes.drain(..).map(|(op, _)| op);
         let reads = std::mem::take(&mut primary.reads).into_keys();
         for op in writes.chain(flushes).chain(reads) {
             effects.push(Effect::Fail {

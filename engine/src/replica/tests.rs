@@ -6,6 +6,7 @@ use crate::history::History;
 use crate::ids::{DomainId, Incarnation, Position};
 use crate::log::{Entry, RecordKind};
 
+mod flushing;
 mod unable;
 
 const A: ReplicaId = ReplicaId {
@@ -42,6 +43,8 @@ fn view(number: u32, primary: Option<ReplicaId>, opened: bool, in_sync: &[Replic
         complete: in_sync.iter().copied().collect(),
         domains: BTreeMap::from([(A.node, DomainId(1)), (B.node, DomainId(2))]),
         may_degrade: true,
+        answers_held: false,
+        rebooted: BTreeSet::new(),
         preferred_domain: None,
     }
 }

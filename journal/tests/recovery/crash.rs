@@ -1,6 +1,6 @@
 //! Crash and recover, from seeds: whatever was reported durable and not released is there afterwards, nothing else is.
 
-use crate::world::{SMALL, World, payload};
+use crate::world::{How, SMALL, World, payload};
 use isthmus_journal::{Lsn, Shape, StreamId};
 use isthmus_simulated_disk::Random;
 
@@ -14,15 +14,24 @@ fn lives(seed: u64, shape: Shape, lives: u32, record_bytes_max: u64) -> (u64, u6
             .journal
             .set_groups_in_flight(1 + random.below(4) as u32);
         let lazy = random.chance(1, 4);
+        // Of ten records, so many need only be written.
+        let held = random.below(11);
         for _ in 0..random.below(120) {
             match random.below(10) {
                 0..=4 => {
                     let bytes = random.below(record_bytes_max + 1) as usize;
                     let payload = payload(&mut random, bytes);
                     let parts = 1 + random.below(5) as usize;
-                    let reserved = random.chance(1, 20);
+                    let how = match random.below(20) {
+                        0 => How::Reserved,
+                        _ if random.chance(held, 10) => How::Held,
+                        _ => How::Durable,
+                    };
+                    if random.chance(1, 15) {
+                        world.journal.sync();
+                    }
                     if world
-                        .append(random.below(4), &payload, parts, reserved)
+                        .append_as(how, random.below(4), &payload, parts)
                         .is_err()
                     {
                         refused += 1;
@@ -43,10 +52,11 @@ fn lives(seed: u64, shape: Shape, lives: u32, record_bytes_max: u64) -> (u64, u6
         }
         if random.chance(1, 3) {
             world.disk.reopen();
+            world.restart_after_kill();
         } else {
             world.disk.crash();
+            world.restart();
         }
-        world.restart();
         if random.chance(1, 4) {
             // The very next thing after recovery is another crash.
             world.disk.crash();
@@ -168,4 +178,58 @@ fn releases_beyond_the_end_do_not_release_later_records() {
     let lsn = world.append(1, b"second", 1, false).unwrap();
     world.settle();
     assert_eq!(world.journal.pinned_by(), Some((StreamId(1), lsn)));
+}
+
+#[test]
+fn a_durable_record_makes_those_before_it_durable() {
+    for seed in 0..300 {
+        let mut world = World::new(seed, SMALL);
+        let mut random = Random::new(seed);
+        let held = 1 + random.below(30);
+        for stream in 0..held {
+            let payload = payload(&mut random, 3_000);
+            world.append_as(How::Held, stream, &payload, 1).unwrap();
+            world.step();
+            while world.journal.written().next() < world.journal.next() && world.advance() {}
+        }
+        if held <= 12 {
+            assert_eq!(world.journal.durable(), Lsn(0), "nobody asked for a sync");
+        }
+        let lsn = world.append(99, b"durable", 1, false).unwrap();
+        world.step();
+        while world.journal.durable() < lsn {
+            assert!(world.advance());
+        }
+        world.disk.crash();
+        world.restart();
+        assert!(world.journal.next() > lsn, "seed {seed}");
+    }
+}
+
+#[test]
+fn what_is_only_written_lies_in_two_segments_at_most() {
+    let mut world = World::new(11, SMALL);
+    let mut random = Random::new(11);
+    // A third segment is begun only when the first is durable.
+    let mut bytes = 0;
+    while bytes < 2 * SMALL.segment_bytes {
+        let payload = payload(&mut random, 5_000);
+        world.append_as(How::Held, 1, &payload, 1).unwrap();
+        bytes += 5_000;
+        world.step();
+        while world.journal.written().next() < world.journal.next() && world.advance() {}
+    }
+    assert!(world.journal.durable() > Lsn(0));
+    world.disk.reopen();
+    world.restart_after_kill();
+}
+
+#[test]
+fn a_sync_with_nothing_to_make_durable_does_nothing() {
+    let mut world = World::new(12, SMALL);
+    world.append(1, b"durable", 1, false).unwrap();
+    world.settle();
+    world.journal.sync();
+    world.step();
+    assert!(world.journal.is_idle());
 }

@@ -20,6 +20,15 @@ pub const IDENTITY: u64 = 0x1234_5678_9abc_def0;
 /// A record as its owner knows it.
 pub type Record = (StreamId, Vec<u8>);
 
+/// How a record is appended.
+#[derive(Clone, Copy, Debug)]
+pub enum How {
+    Durable,
+    Reserved,
+    /// It is enough that the kernel has it.
+    Held,
+}
+
 /// A journal, its disk, and what a perfect memory would hold.
 pub struct World {
     pub disk: SimulatedDisk,
@@ -31,6 +40,8 @@ pub struct World {
     pub released: BTreeMap<StreamId, Lsn>,
     /// The greatest position that was ever reported durable.
     pub durable: Lsn,
+    /// The greatest position that was reported written in this life.
+    pub written: Lsn,
 }
 
 /// Opens the journal and collects its records, checking that they come in order and without a gap.
@@ -58,6 +69,7 @@ impl World {
             appended: BTreeMap::new(),
             released: BTreeMap::new(),
             durable: Lsn(0),
+            written: Lsn(0),
         }
     }
 
@@ -69,13 +81,29 @@ impl World {
         parts: usize,
         reserved: bool,
     ) -> Result<Lsn, Full> {
+        let how = if reserved {
+            How::Reserved
+        } else {
+            How::Durable
+        };
+        self.append_as(how, stream, payload, parts)
+    }
+
+    /// Appends a record in a few parts; remembers it.
+    pub fn append_as(
+        &mut self,
+        how: How,
+        stream: u64,
+        payload: &[u8],
+        parts: usize,
+    ) -> Result<Lsn, Full> {
         let stream = StreamId(stream);
         let size = payload.len().div_ceil(parts).max(1);
         let split: Vec<Bytes> = payload.chunks(size).map(Bytes::copy_from_slice).collect();
-        let lsn = if reserved {
-            self.journal.append_reserved(stream, &split)?
-        } else {
-            self.journal.append(stream, &split)?
+        let lsn = match how {
+            How::Reserved => self.journal.append_reserved(stream, &split)?,
+            How::Durable => self.journal.append(stream, &split)?,
+            How::Held => self.journal.append_to_be_held(stream, &split)?,
         };
         let before = self.appended.insert(lsn, (stream, payload.to_vec()));
         assert!(before.is_none(), "position {lsn} was given out twice");
@@ -94,6 +122,8 @@ impl World {
             self.journal.durable() >= self.durable && self.journal.durable() < self.journal.next()
         );
         self.durable = self.journal.durable();
+        assert!(self.journal.written() >= self.written && self.journal.written() >= self.durable);
+        self.written = self.journal.written();
         assert!(self.journal.used_bytes() <= self.journal.capacity_bytes());
         self.journal.step(&mut self.disk);
     }
@@ -111,6 +141,7 @@ impl World {
 
     /// Runs until nothing is queued or in flight.
     pub fn settle(&mut self) {
+        self.journal.sync();
         self.step();
         while self.advance() {}
         assert!(self.journal.is_idle());
@@ -122,6 +153,17 @@ impl World {
         self.journal.release(stream, before);
         let released = self.released.entry(stream).or_default();
         *released = before.max(*released);
+    }
+
+    /// Opens the journal after its process has ended: all that was written is there.
+    pub fn restart_after_kill(&mut self) {
+        let written = self.written;
+        self.restart();
+        assert!(
+            self.journal.next() > written,
+            "written {written}, recovered below {}",
+            self.journal.next()
+        );
     }
 
     /// Opens the journal after a crash and checks everything that it promises.
@@ -162,6 +204,7 @@ impl World {
             *before = end.min(*before);
         }
         self.durable = journal.durable();
+        self.written = journal.written();
         self.journal = journal;
     }
 

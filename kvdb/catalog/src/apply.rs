@@ -71,7 +71,19 @@ impl Catalog {
                 node,
                 incarnation,
                 starts,
-            } => self.node_started(*node, *incarnation, *starts, at_ms),
+            } => self.node_started(*node, *incarnation, *starts, None, at_ms),
+            Command::NodeStartedIn {
+                node,
+                incarnation,
+                starts,
+                boot,
+            } => self.node_started(*node, *incarnation, *starts, Some(*boot), at_ms),
+            Command::CaughtUp {
+                volume,
+                epoch,
+                primary,
+                replicas,
+            } => self.caught_up(*volume, *epoch, *primary, replicas),
             Command::CreateVolume {
                 name,
                 bytes,

@@ -1,6 +1,6 @@
 //! What holds of every catalog that came about by [`Catalog::apply`]: for tests and for the simulator's checkers.
 
-use crate::record::{Catalog, VolumeRecord};
+use crate::record::{Catalog, Durability, VolumeRecord};
 use isthmus_engine::VolumeId;
 
 impl Catalog {
@@ -59,6 +59,22 @@ impl Catalog {
             volume.served || !volume.opened || volume.primary.is_none(),
             "a primary that opened it has served the volume",
         );
+        if let Some(rebooted) = self.rebooted.get(&id) {
+            rule(
+                !rebooted.is_empty() && rebooted.is_subset(&volume.opened_set),
+                "only members are rebooted",
+            );
+            rule(
+                volume.policy.durability == Durability::Flush,
+                "only where acknowledged writes may be lost with power does a reboot count",
+            );
+            rule(
+                volume
+                    .primary
+                    .is_none_or(|primary| !rebooted.contains(&primary)),
+                "a rebooted replica is not primary",
+            );
+        }
         if let Some(primary) = volume.primary {
             rule(
                 volume.in_sync.contains(&primary),

@@ -14,14 +14,25 @@ use serde::de::DeserializeOwned;
 
 /// First bytes of every envelope.
 const MAGIC: u32 = 0x6b76_6462;
-/// The schema that this build writes, and the only one it reads.
+/// The schema of requests and answers, and of catalogs of earlier versions. What was added to the former came at the end of their lists.
 const SCHEMA: u16 = 2;
+/// The schema of catalogs: two maps more at the end, which may be empty ([`NOTHING_ADDED`]).
+const CATALOG_SCHEMA: u16 = 3;
+/// What [`CATALOG_SCHEMA`] added, where there is nothing in it: an older catalog with this behind it is one of that schema.
+const NOTHING_ADDED: [u8; 2] = [0, 0];
 /// Bytes before the payload.
 pub const ENVELOPE_BYTES: usize = 16;
 /// Bytes of a payload at most.
 pub const PAYLOAD_BYTES_MAX: usize = 64 << 20;
 /// Bytes of an encoded request at most: what one client may ask the cluster to keep.
 pub const REQUEST_BYTES_MAX: usize = 256 << 10;
+
+const fn schema_of(kind: Kind) -> u16 {
+    match kind {
+        Kind::CATALOG => CATALOG_SCHEMA,
+        _ => SCHEMA,
+    }
+}
 
 /// What an envelope holds, so that one thing is never read as another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,9 +93,10 @@ pub fn seal<T: Serialize>(kind: Kind, value: &T) -> Result<Vec<u8>, CodecError> 
         .ok()
         .filter(|_| length <= PAYLOAD_BYTES_MAX)
         .ok_or(CodecError::Length(bytes.len()))?;
-    let crc = checksum(SCHEMA, kind, &bytes[ENVELOPE_BYTES..]);
+    let schema = schema_of(kind);
+    let crc = checksum(schema, kind, &bytes[ENVELOPE_BYTES..]);
     bytes[0..4].copy_from_slice(&MAGIC.to_le_bytes());
-    bytes[4..6].copy_from_slice(&SCHEMA.to_le_bytes());
+    bytes[4..6].copy_from_slice(&schema.to_le_bytes());
     bytes[6..8].copy_from_slice(&kind.0.to_le_bytes());
     bytes[8..12].copy_from_slice(&written.to_le_bytes());
     bytes[12..16].copy_from_slice(&crc.to_le_bytes());
@@ -106,24 +118,25 @@ pub fn unseal<T: DeserializeOwned>(kind: Kind, bytes: &[u8]) -> Result<T, CodecE
     if u32_at(0) != MAGIC {
         return Err(CodecError::Magic(u32_at(0)));
     }
-    if u16_at(4) != SCHEMA {
-        return Err(CodecError::Schema {
-            ours: SCHEMA,
-            theirs: u16_at(4),
-        });
-    }
     if u16_at(6) != kind.0 {
         return Err(CodecError::Kind {
             ours: kind.0,
             theirs: u16_at(6),
         });
     }
+    let (ours, theirs) = (schema_of(kind), u16_at(4));
+    let is_older_catalog = kind == Kind::CATALOG && theirs == SCHEMA;
+    if theirs != ours && !is_older_catalog {
+        return Err(CodecError::Schema { ours, theirs });
+    }
     if payload.len() > PAYLOAD_BYTES_MAX || payload.len() != u32_at(8) as usize {
         return Err(CodecError::Length(bytes.len()));
     }
-    if checksum(SCHEMA, kind, payload) != u32_at(12) {
+    if checksum(theirs, kind, payload) != u32_at(12) {
         return Err(CodecError::Checksum);
     }
+    let added = [payload, &NOTHING_ADDED].concat();
+    let payload = if is_older_catalog { &added } else { payload };
     let (value, read) =
         decode_payload(payload).map_err(|error| CodecError::Payload(error.to_string()))?;
     if read != payload.len() {

@@ -4,7 +4,7 @@ use isthmus_engine::{DomainId, Epoch, Incarnation, NodeId, ReplicaId, VolumeId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
-use crate::record::{DomainRecord, NodeRecord, VolumePolicy};
+use crate::record::{BootId, DomainRecord, NodeRecord, VolumePolicy};
 
 /// Names a request, so that a repeat of it is applied once: random per client process, then counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -198,6 +198,30 @@ pub enum Command {
     },
     /// Changes nothing; proves that the asker reaches the leader.
     Nothing,
+    /// As `NodeStarted`, by a process that says under which boot of its kernel it runs. If that is another one than at the node's last
+    /// start, its replicas of `flush` volumes may lack what they held: those volumes get a new epoch, and the replica, if it is in
+    /// the last opened set, counts as rebooted. When all of that set are, none is any more.
+    NodeStartedIn {
+        /// Which node.
+        node: NodeId,
+        /// Of its store.
+        incarnation: Incarnation,
+        /// As in `NodeStarted`.
+        starts: u64,
+        /// Its kernel's.
+        boot: BootId,
+    },
+    /// The primary of exactly this epoch says that rebooted members hold all that was acknowledged again. The epoch stays.
+    CaughtUp {
+        /// Which volume.
+        volume: VolumeId,
+        /// The epoch that the primary serves.
+        epoch: Epoch,
+        /// Its primary.
+        primary: ReplicaId,
+        /// Who.
+        replicas: BTreeSet<ReplicaId>,
+    },
 }
 
 /// The answer to a request: what it made, or why it was refused.
@@ -295,6 +319,11 @@ pub enum Refusal {
         /// The volumes' names.
         volumes: Vec<String>,
     },
+    /// The replica lost power, and may lack acknowledged writes that another member has.
+    #[error(
+        "the machine of replica {0} was booted anew: the replica may lack writes that another in-sync replica holds, and has to catch up with that one first"
+    )]
+    Rebooted(ReplicaId),
 }
 
 impl Refusal {

@@ -17,7 +17,7 @@ pub use codec::CodecError;
 pub use command::{Answer, Cause, Command, Refusal, Request, RequestId};
 pub use plan::DeactivationPlan;
 pub use record::{
-    AuditRecord, Catalog, DomainRecord, DomainRole, DomainState, DomainUpdate, Durability,
+    AuditRecord, BootId, Catalog, DomainRecord, DomainRole, DomainState, DomainUpdate, Durability,
     Handover, NodeRecord, OnPeerLoss, UpdateAction, UpdateStatus, VolumePolicy, VolumeRecord,
     starts_counted,
 };

@@ -69,7 +69,7 @@ impl Catalog {
             if volume.primary.as_ref().is_some_and(is_inside) {
                 plan.moved.push(*id);
             }
-            if !self.keeps_a_replica(volume, domain, answering) {
+            if !self.keeps_a_replica(*id, volume, domain, answering) {
                 plan.lost.push(*id);
             } else if volume.in_sync.iter().any(is_inside) {
                 plan.unprotected.push(*id);
@@ -78,9 +78,11 @@ impl Catalog {
         Ok(plan)
     }
 
-    /// Whether a replica of the set that counts answers outside the domain.
+    /// Whether a replica of the set that counts answers outside the domain, and is not one that may have lost with its power what a
+    /// member inside has kept.
     fn keeps_a_replica(
         &self,
+        id: VolumeId,
         volume: &VolumeRecord,
         domain: DomainId,
         answering: &BTreeSet<NodeId>,
@@ -88,8 +90,9 @@ impl Catalog {
         let serving = self.serving_replicas(volume, answering, domain);
         // Before `opened`, every member of the last opened set holds all that was acknowledged (I3).
         serving.iter().any(|replica| {
-            volume.in_sync.contains(replica)
-                || (!volume.opened && volume.opened_set.contains(replica))
+            !self.is_rebooted(id, *replica)
+                && (volume.in_sync.contains(replica)
+                    || (!volume.opened && volume.opened_set.contains(replica)))
         })
     }
 }

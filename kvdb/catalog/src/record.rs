@@ -31,7 +31,17 @@ pub struct Catalog {
     pub audit: VecDeque<AuditRecord>,
     /// Answers of the last requests by id, so that a repeated request is applied once; at most [`Catalog::ANSWERS_MAX`].
     pub answers: VecDeque<(RequestId, Answer)>,
+    /// The boot id of the kernel under which each node was started last, where it has said so. Since schema 3.
+    pub boots: BTreeMap<NodeId, BootId>,
+    /// Of volumes with [`Durability::Flush`]: the members of the last opened set that lost power (their kernel was booted anew) since they
+    /// were last known to hold everything acknowledged. As long as another member may have kept it, these are not promoted.
+    /// Never empty. Since schema 3.
+    pub rebooted: BTreeMap<VolumeId, BTreeSet<ReplicaId>>,
 }
+
+/// Names a run of a machine's kernel: another one after each boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct BootId(pub u128);
 
 impl Catalog {
     /// Domain updates kept.

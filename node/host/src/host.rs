@@ -12,7 +12,7 @@ use crate::status::{FaultKind, VolumeStatus};
 use crate::wire::Malformed;
 use bytes::Bytes;
 use closed::answer_for_closed;
-use isthmus_catalog::{Catalog, DomainState, Handover, OnPeerLoss, VolumeRecord};
+use isthmus_catalog::{Catalog, DomainState, Durability, Handover, OnPeerLoss, VolumeRecord};
 use isthmus_engine::{
     Configuration, Incarnation, NodeId, ReplicaId, Settings, Time, View, VolumeId,
 };
@@ -63,6 +63,7 @@ pub struct Host<D: Disk, R> {
     journal: Journal,
     journal_reserve: u64,
     unsettled: VecDeque<(Lsn, VolumeId)>,
+    unwritten: VecDeque<(Lsn, VolumeId)>,
     mirrors: BTreeMap<VolumeId, Mirror<R>>,
     schedule: Schedule,
     /// Replicas that could not be opened, with why.
@@ -94,6 +95,7 @@ macro_rules! context {
             now: $now,
             journal: &mut $host.journal,
             unsettled: &mut $host.unsettled,
+            unwritten: &mut $host.unwritten,
             outputs: $outputs,
             catalog: &$host.catalog,
             journal_reserve: $host.journal_reserve,
@@ -162,6 +164,7 @@ impl<D: Disk, R> Host<D, R> {
             journal,
             journal_reserve,
             unsettled: VecDeque::new(),
+            unwritten: VecDeque::new(),
             mirrors,
             schedule,
             closed,
@@ -232,7 +235,7 @@ impl<D: Disk, R> Host<D, R> {
             if !self.mirrors.contains_key(volume) && !self.closed.contains_key(volume) {
                 self.create(now, *volume, record, outputs);
             }
-            let view = view(&catalog, record);
+            let view = view(&catalog, *volume, record);
             if let Some(mirror) = self.mirrors.get_mut(volume)
                 && mirror.engine().view().is_none_or(|old| *old != view)
                 && mirror
@@ -539,18 +542,17 @@ impl<D: Disk, R> Host<D, R> {
             });
         }
         let durable = self.journal.durable();
-        let mut settled = BTreeSet::new();
-        while let Some((lsn, volume)) = self.unsettled.front().copied() {
-            if lsn > durable {
-                break;
-            }
-            settled.insert(volume);
-            self.unsettled.pop_front();
-        }
-        for volume in settled {
+        for volume in settled(&mut self.unsettled, durable) {
             self.schedule.wake(volume);
             if let Some(mirror) = self.mirrors.get_mut(&volume) {
                 mirror.on_durable(context!(self, now, outputs), durable);
+            }
+        }
+        let written = self.journal.written();
+        for volume in settled(&mut self.unwritten, written) {
+            self.schedule.wake(volume);
+            if let Some(mirror) = self.mirrors.get_mut(&volume) {
+                mirror.on_written(context!(self, now, outputs), written);
             }
         }
         any
@@ -623,9 +625,18 @@ impl<D: Disk, R> Host<D, R> {
     }
 }
 
+/// Takes what is up to `lsn`, and says which volumes' it is.
+fn settled(queue: &mut VecDeque<(Lsn, VolumeId)>, lsn: Lsn) -> BTreeSet<VolumeId> {
+    let mut volumes = BTreeSet::new();
+    while let Some((_, volume)) = queue.pop_front_if(|(theirs, _)| *theirs <= lsn) {
+        volumes.insert(volume);
+    }
+    volumes
+}
+
 /// A volume's record as the protocol sees it.
 #[must_use]
-pub fn view(catalog: &Catalog, record: &VolumeRecord) -> View {
+pub fn view(catalog: &Catalog, volume: VolumeId, record: &VolumeRecord) -> View {
     let registered = record.replicas.iter().filter_map(|node| {
         let known = catalog.nodes.get(node)?;
         let active = catalog.domains.get(&known.domain)?.state == DomainState::Active;
@@ -652,6 +663,8 @@ pub fn view(catalog: &Catalog, record: &VolumeRecord) -> View {
             .filter_map(|node| Some((*node, catalog.nodes.get(node)?.domain)))
             .collect(),
         may_degrade: record.policy.on_peer_loss == OnPeerLoss::Degrade,
+        answers_held: record.policy.durability == Durability::Flush,
+        rebooted: catalog.rebooted.get(&volume).cloned().unwrap_or_default(),
         preferred_domain: record.policy.preferred_domain,
     }
 }

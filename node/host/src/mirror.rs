@@ -1,7 +1,8 @@
 //! One volume's replica on this node: its engine, its extents, the bytes of records that are still in doubt, its clients.
 //!
 //! Modules in reading order: `effects` (what the engine asks for is done), `messages` (frames in), `clients` and `pieces` (requests in,
-//! blocks and bytes), `attachment` (who may come), `copying` (resync, the joiner's side), `answering` (the primary's), `checkpoint`, `recovery`; and for disks that are not what they
+//! blocks and bytes), `attachment` (who may come), `copying` (resync, the joiner's side), `answering` (the primary's), `checkpoint`,
+//! `recovery`; `flushing` (what is answered and not committed yet); and for disks that are not what they
 //! should be: `fault` (full, failing, lost), `space` (reserved before it is needed), `mending` (bad blocks), `scrub`.
 
 mod answering;
@@ -11,6 +12,7 @@ mod clients;
 mod copying;
 mod effects;
 mod fault;
+mod flushing;
 mod mending;
 mod messages;
 mod pieces;
@@ -24,7 +26,7 @@ pub use recovery::{MirrorError, Recovering};
 use bytes::Bytes;
 use isthmus_catalog::Catalog;
 use isthmus_engine::{
-    ClientOp, Effects, Entry, NodeId, Replica, ReplicaId, Seq, Time, Token, VolumeId,
+    BlockRange, ClientOp, Effects, Entry, NodeId, Replica, ReplicaId, Seq, Time, Token, VolumeId,
 };
 use isthmus_journal::{Disk, Journal, Lsn, OpId, StreamId};
 use isthmus_volume::{RegionMap, StoreEvent, StoreOp, VolumeStore};
@@ -54,6 +56,8 @@ pub struct Context<'a, R> {
     pub journal: &'a mut Journal,
     /// Which volume's record each position is, in order, while it isn't durable.
     pub unsettled: &'a mut VecDeque<(Lsn, VolumeId)>,
+    /// The same for records of which it is enough that the kernel has them, while it doesn't.
+    pub unwritten: &'a mut VecDeque<(Lsn, VolumeId)>,
     /// What is to be done outside.
     pub outputs: &'a mut Outputs<R>,
     /// The newest catalog.
@@ -88,12 +92,22 @@ struct Doubtful {
     payload: Payload,
     /// Its head, as made or received.
     head: Bytes,
+    /// Whether it need not be durable before its holder says that it has it.
+    held_is_enough: bool,
 }
 
 impl Doubtful {
     fn bytes(&self) -> u64 {
         (self.head.len() + self.payload.data.len()) as u64
     }
+}
+
+/// A record that is being handed to the engine.
+#[derive(Debug)]
+struct Staged {
+    payload: Payload,
+    head: Bytes,
+    held_is_enough: bool,
 }
 
 /// What a store operation is for.
@@ -110,6 +124,8 @@ enum StoreWork {
     },
     Status {
         request: u64,
+        /// In blocks from the first: what answered records have written that the store does not hold yet.
+        written: Vec<BlockRange>,
     },
     Source(SourceRead),
     TargetRead(u64),
@@ -137,7 +153,7 @@ pub struct Mirror<R> {
     /// What came on the write lane and waits for room in the journal, in order. Bounded by what its primary lets in.
     deferred: VecDeque<(NodeId, Arrival)>,
     /// The bytes of the record that is being handed to the engine.
-    staged: Option<(Payload, Bytes)>,
+    staged: Option<Staged>,
     /// What was journalled and isn't durable yet.
     journalled: VecDeque<(Lsn, Token)>,
     persisted: Token,
@@ -347,8 +363,8 @@ impl<R> Mirror<R> {
                 _ => {}
             },
             StoreEvent::Status { op, runs } => {
-                if let Some(StoreWork::Status { request }) = self.store_works.remove(&op) {
-                    self.status_done(context, request, &runs);
+                if let Some(StoreWork::Status { request, written }) = self.store_works.remove(&op) {
+                    self.status_done(context, request, &runs, &written);
                 }
             }
             StoreEvent::Checkpointed { op } => {
@@ -380,7 +396,9 @@ impl<R> Mirror<R> {
                     &crate::output::ClientError::Unreadable(error),
                 );
             }
-            Some(StoreWork::Status { request }) => self.status_done(context, request, &[]),
+            Some(StoreWork::Status { request, .. }) => {
+                self.status_done(context, request, &[], &[]);
+            }
             Some(StoreWork::Checkpoint) => {
                 self.checkpoint.failed(context.now);
                 context.outputs.events.push((

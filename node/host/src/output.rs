@@ -60,6 +60,8 @@ pub enum ClientRequest {
     },
     /// Everything acknowledged is durable when this is answered.
     Flush,
+    /// As the request within, and what that has changed is durable when it is answered (FUA).
+    Durably(Box<ClientRequest>),
     /// Which parts hold data.
     Status {
         /// Where.

@@ -27,6 +27,12 @@ pub fn command_of(volume: VolumeId, me: ReplicaId, proposal: &Proposal) -> Comma
             primary,
             leaving: proposal.replicas.clone(),
         },
+        ProposalKind::CaughtUp => Command::CaughtUp {
+            volume,
+            epoch,
+            primary,
+            replicas: proposal.replicas.clone(),
+        },
         ProposalKind::BeginCopy => Command::BeginCopy {
             volume,
             epoch,

@@ -4,7 +4,7 @@
 //! A record's head is the same in the journal and on the wire, so it is made once for both:
 //!
 //! ```text
-//! 0   u8   1 (record)         1   u8   kind: 0 write, 1 clear     2  u16  0
+//! 0   u8   1 (record)         1   u8   kind: 0 write, 1 clear     2  u16  flags: 1, that it is held is enough
 //! 4   u32  generation, 8 u32 number: the sender's epoch           12 u32  generation, 16 u32 number: the record's epoch
 //! 20  u64  seq                28  u64  committed                  36 u64  first block      44 u64  blocks
 //! 52  u32  checksum of each block (write only), then the blocks
@@ -28,6 +28,8 @@ const VALUE_BYTES_MAX: usize = 4 << 20;
 const HEAD_BYTES: usize = 52;
 
 const TAG_RECORD: u8 = 1;
+/// A flag of a record: its holder need not make it durable before it says that it has it. Unknown flags are passed over.
+const HELD_IS_ENOUGH: u16 = 1;
 /// A message between replicas.
 pub const TAG_MESSAGE: u8 = 2;
 /// A change, in the journal.
@@ -81,6 +83,8 @@ pub struct Record {
     pub entry: Entry,
     /// The sender's committed position.
     pub committed: Seq,
+    /// Whether it is enough that its holder's kernel has it.
+    pub held_is_enough: bool,
     /// Its bytes.
     pub payload: Payload,
 }
@@ -90,16 +94,31 @@ pub struct Record {
 #[error("{0}")]
 pub struct Malformed(pub String);
 
-/// The head of a record; its blocks follow.
+/// The head of a record that has to be durable; its blocks follow.
 #[must_use]
 pub fn record_head(epoch: Epoch, entry: &Entry, committed: Seq, checksums: &[u32]) -> Bytes {
+    head_with(0, epoch, entry, committed, checksums)
+}
+
+/// The head of a record of which it is enough that its holder's kernel has it; its blocks follow.
+#[must_use]
+pub fn record_head_to_be_held(
+    epoch: Epoch,
+    entry: &Entry,
+    committed: Seq,
+    checksums: &[u32],
+) -> Bytes {
+    head_with(HELD_IS_ENOUGH, epoch, entry, committed, checksums)
+}
+
+fn head_with(flags: u16, epoch: Epoch, entry: &Entry, committed: Seq, checksums: &[u32]) -> Bytes {
     let mut head = BytesMut::with_capacity(HEAD_BYTES + checksums.len() * 4);
     head.put_u8(TAG_RECORD);
     head.put_u8(match entry.kind {
         RecordKind::Write => 0,
         RecordKind::Clear => 1,
     });
-    head.put_u16_le(0);
+    head.put_u16_le(flags);
     for epoch in [epoch, entry.position.epoch] {
         head.put_u32_le(epoch.generation);
         head.put_u32_le(epoch.number);
@@ -175,6 +194,7 @@ pub fn decode_record(bytes: &Bytes, volume: VolumeId, blocks: u64) -> Result<Rec
         epoch: epoch(4),
         entry,
         committed: Seq(long(28)),
+        held_is_enough: u16::from_le_bytes([bytes[2], bytes[3]]) & HELD_IS_ENOUGH != 0,
         payload,
     })
 }

@@ -66,8 +66,8 @@ pub fn volume(facts: &Facts, id: VolumeId, record: &VolumeRecord) -> Volume {
             .collect(),
         replicas,
         unprotected_since_ms: record.unprotected_since_ms,
-        nbd: addresses(facts, record),
-        reason: joined(reason, sync_reason),
+        nbd: addresses(facts, id, record),
+        reason: joined(joined(reason, catching_up(facts, id)), sync_reason),
         next: joined(next, sync_next),
     }
 }
@@ -78,6 +78,21 @@ fn joined(first: String, second: String) -> String {
         (_, true) => first,
         (false, false) => format!("{first}; {second}"),
     }
+}
+
+/// Which members lost power, and may lack what another one has kept.
+fn catching_up(facts: &Facts, id: VolumeId) -> String {
+    let Some(rebooted) = facts.catalog.rebooted.get(&id) else {
+        return String::new();
+    };
+    let names: Vec<String> = rebooted
+        .iter()
+        .map(|replica| facts.node_name(replica.node))
+        .collect();
+    format!(
+        "the machine of {} was booted anew: its replica serves again once it has caught up with another in-sync one",
+        names.join(", ")
+    )
 }
 
 /// Whether the volume's clients are answered, why not, and what to do.
@@ -189,9 +204,13 @@ fn lack(facts: &Facts, record: &VolumeRecord, status: SyncStatus) -> (String, St
     }
 }
 
-/// Where a client may open the volume now: at its primary, or while there is none at any in-sync replica.
-fn addresses(facts: &Facts, record: &VolumeRecord) -> Vec<String> {
-    let nodes = record.in_sync.iter().map(|replica| replica.node);
+/// Where a client may open the volume now: at its primary, or while there is none at any in-sync replica that has kept all that it held.
+fn addresses(facts: &Facts, id: VolumeId, record: &VolumeRecord) -> Vec<String> {
+    let kept = record
+        .in_sync
+        .iter()
+        .filter(|replica| !facts.catalog.is_rebooted(id, **replica));
+    let nodes = kept.map(|replica| replica.node);
     let open = nodes.filter(|node| record.primary.is_none_or(|primary| primary.node == *node));
     open.filter(|node| facts.in_active_domain(*node))
         .filter_map(|node| facts.catalog.nodes.get(&node)?.nbd_address.as_ref())

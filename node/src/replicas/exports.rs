@@ -151,9 +151,8 @@ impl Export for VolumeExport {
             command,
             offset,
             length,
-            ..
+            fua,
         } = request;
-        // FUA asks for nothing more: every acknowledged write is durable at every member of the set.
         let (request, ticket) = match command {
             Command::Read => (ClientRequest::Read { offset, length }, Ticket::Plain(reply)),
             Command::Write { payload } => (
@@ -178,6 +177,17 @@ impl Export for VolumeExport {
             }
             // A hint, and the page cache knows better.
             Command::Cache => return reply.done(),
+        };
+        // Where every acknowledged write is durable at every member of the set, it asks for nothing more.
+        let request = match request {
+            write @ (ClientRequest::Write { .. }
+            | ClientRequest::Trim { .. }
+            | ClientRequest::Zero { .. })
+                if fua =>
+            {
+                ClientRequest::Durably(Box::new(write))
+            }
+            request => request,
         };
         if length > u64::from(u32::MAX) {
             return ticket_error(ticket);

@@ -79,11 +79,20 @@ pub enum Mutation {
     ReturnBadBlocks,
     /// A node whose disk was replaced comes back as the same replica (I12).
     KeepIncarnation,
+    /// A flush is answered when this replica's own journal is synced, whatever the members' are.
+    FlushWithoutPeers,
+    /// A durable group of the journal does not make those before it durable.
+    SyncOnlyTheLastGroup,
+    /// A node that lost power says that it runs under the same boot as before: its replicas may be promoted though others kept their
+    /// memory (I3).
+    ForgetReboot,
+    /// kvdb is told that a rebooted member has caught up before it holds what was answered.
+    CaughtUpTooEarly,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 36] = [
+    pub const ALL: [Mutation; 40] = [
         Mutation::AcknowledgeBeforePeers,
         Mutation::ShrinkWithoutCommit,
         Mutation::AcknowledgeDuringShrink,
@@ -120,6 +129,10 @@ impl Mutation {
         Mutation::ForgetWhatWasNotKept,
         Mutation::ReturnBadBlocks,
         Mutation::KeepIncarnation,
+        Mutation::FlushWithoutPeers,
+        Mutation::SyncOnlyTheLastGroup,
+        Mutation::ForgetReboot,
+        Mutation::CaughtUpTooEarly,
     ];
 
     /// Its name in commands and files: lower case, with hyphens.

@@ -86,6 +86,11 @@ impl<'a> Sectors<'a> {
     }
 }
 
+/// Whether a change has happened, and is there.
+fn is_sure(operation: &Operation) -> bool {
+    operation.done != NEVER && !operation.maybe_lost
+}
+
 fn saw(read: &Operation, sector: u64) -> u64 {
     read.saw[(sector - read.first) as usize]
 }
@@ -98,7 +103,7 @@ fn check_one(sector: u64, operations: &[&Operation]) -> Result<(), String> {
             Kind::Write => {
                 clusters.insert(
                     operation.number,
-                    (Zone::of(operation), operation, operation.done != NEVER),
+                    (Zone::of(operation), operation, is_sure(operation)),
                 );
             }
             Kind::Zero | Kind::Trim => zeroings.push(operation),
@@ -139,7 +144,7 @@ fn check_one(sector: u64, operations: &[&Operation]) -> Result<(), String> {
     zones.extend(
         zeroings
             .iter()
-            .filter(|zeroing| zeroing.done != NEVER)
+            .filter(|zeroing| is_sure(zeroing))
             .map(|zeroing| (Zone::of(zeroing), zeroing.number)),
     );
     check_zones(sector, &zones, written, operations)?;

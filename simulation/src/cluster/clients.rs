@@ -8,6 +8,7 @@ use crate::checkers::{Kind, Operation};
 use crate::content::{self, SECTOR_BYTES};
 use crate::scenario::{PlannedOperation, Scenario};
 use crate::schedule::{MICROSECOND, MILLISECOND, SECOND};
+use isthmus_catalog::Durability;
 use isthmus_engine::VolumeId;
 use isthmus_host::{ClientError, ClientRequest, Outcome};
 use std::collections::{BTreeMap, BTreeSet};
@@ -270,14 +271,27 @@ impl Simulation {
                 node + 1
             )
         });
-        self.checkers
-            .begins(Operation::new(number, volume, kind, first, count));
+        // Some writes are to be durable themselves, where that makes a difference.
+        let answers_held = self.answers_held(volume);
+        let durably = answers_held && kind == Kind::Write && number.is_multiple_of(8);
+        let request = match durably {
+            true => ClientRequest::Durably(Box::new(request)),
+            false => request,
+        };
+        let mut operation = Operation::new(number, volume, kind, first, count);
+        operation.durably = durably;
+        self.checkers.begins(operation);
         let input = Input::Submit {
             volume,
             number,
             request,
         };
         self.schedule.after(0, Event::ToNode { node, life, input });
+    }
+
+    fn answers_held(&self, volume: VolumeId) -> bool {
+        let record = self.kvdb.catalog().volumes.get(&volume);
+        record.is_some_and(|record| record.policy.durability == Durability::Flush)
     }
 
     pub(super) fn client_hears(&mut self, node: usize, number: u64, outcome: Outcome) {

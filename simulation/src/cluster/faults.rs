@@ -131,6 +131,9 @@ impl Simulation {
         if self.nodes[node].host.is_none() {
             return;
         }
+        // A disk lost and power lost at the other end: for what only kernels had, that is both sites at once, and the operator's word
+        // is asked for.
+        let power_lost = power_lost && (self.disks_are_registered() || !self.has_flush_volumes());
         self.stop(node, power_lost);
         self.after(for_us, Event::Start(node));
     }
@@ -202,6 +205,19 @@ impl Simulation {
         }
     }
 
+    fn has_flush_volumes(&self) -> bool {
+        self.scenario.volumes.iter().any(|volume| volume.flush)
+    }
+
+    /// Whether this node runs, and kvdb knows that it lacks nothing that it held.
+    fn has_kept_memory(&self, node: usize) -> bool {
+        let id = self.nodes[node].id;
+        let rebooted = self.kvdb.catalog().rebooted.values().flatten();
+        self.nodes[node].host.is_some()
+            && self.nodes[node].registered
+            && rebooted.into_iter().all(|replica| replica.node != id)
+    }
+
     /// A disk is lost for good: only where every volume has another replica in its set, or nothing could be promised. Its
     /// other end is left alone until kvdb has heard of the new disk: two disks lost at once are data lost.
     fn lose_disk(&mut self, node: usize, for_us: Micros) {
@@ -217,7 +233,8 @@ impl Simulation {
                     .iter()
                     .any(|replica| replica.node == other)
                     && volume.in_sync.iter().any(|replica| replica.node == other)
-            });
+            })
+            && (!self.has_flush_volumes() || self.has_kept_memory(1 - node));
         if !safe || self.nodes[node].host.is_none() {
             return;
         }

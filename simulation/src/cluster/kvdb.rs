@@ -10,8 +10,8 @@ use super::Simulation;
 use super::node::Node;
 use crate::scenario::{KvdbKind, Scenario};
 use crate::schedule::SECOND;
-use isthmus_catalog::{Catalog, Command, DomainState};
-use isthmus_engine::{Incarnation, NodeId, Proposal, Time, VolumeId};
+use isthmus_catalog::{BootId, Catalog, Command, DomainState, Durability};
+use isthmus_engine::{Incarnation, NodeId, Proposal, ReplicaId, Time, VolumeId};
 use replicated::{Replicated, WitnessEnding};
 use std::sync::Arc;
 
@@ -69,11 +69,12 @@ impl Kvdb {
     }
 }
 
-fn started(node: NodeId, incarnation: Incarnation, starts: u64) -> Command {
-    Command::NodeStarted {
+fn started(node: NodeId, incarnation: Incarnation, starts: u64, boot: u128) -> Command {
+    Command::NodeStartedIn {
         node,
         incarnation,
         starts,
+        boot: BootId(boot),
     }
 }
 
@@ -140,7 +141,7 @@ impl Simulation {
     }
 
     /// Whether kvdb knows each node's present disk.
-    fn disks_are_registered(&self) -> bool {
+    pub(super) fn disks_are_registered(&self) -> bool {
         let catalog = self.kvdb.catalog();
         self.nodes.iter().all(|node| {
             catalog
@@ -161,6 +162,10 @@ impl Simulation {
                 self.checkers.created(*volume, record.bytes);
                 continue;
             };
+            if has_lost_all_kernels(before, after, *volume) {
+                self.checkers.all_kernels_lost(*volume);
+                self.summary.kernels_lost += 1;
+            }
             if record.opened
                 && !old.opened
                 && let Some(primary) = record.primary
@@ -189,4 +194,28 @@ impl Simulation {
             }
         }
     }
+}
+
+/// Whether the last member of a set that had not lost power has: then what nobody flushed may be gone.
+fn has_lost_all_kernels(before: &Catalog, after: &Catalog, volume: VolumeId) -> bool {
+    let (Some(old), Some(record)) = (before.volumes.get(&volume), after.volumes.get(&volume))
+    else {
+        return false;
+    };
+    record.policy.durability == Durability::Flush
+        && after.boots.iter().any(|(node, boot)| {
+            let known = before.boots.get(node);
+            let replica = |catalog: &Catalog| {
+                let incarnation = catalog.nodes.get(node)?.incarnation?;
+                Some(ReplicaId {
+                    node: *node,
+                    incarnation,
+                })
+            };
+            known.is_some_and(|known| known != boot)
+                && replica(before) == replica(after)
+                && replica(after).is_some_and(|replica| {
+                    old.opened_set.contains(&replica) && !after.is_rebooted(volume, replica)
+                })
+        })
 }

@@ -61,6 +61,8 @@ pub(super) struct Node {
     pub incarnation: Incarnation,
     /// Starts of its store.
     pub starts: u64,
+    /// Names the run of its kernel.
+    pub boot: u128,
     /// Counts processes and power failures: what was on its way to an earlier life is lost.
     pub life: u64,
     pub host: Option<Box<SimulatedHost>>,
@@ -100,6 +102,7 @@ impl Node {
             domain: DomainId(index as u32 + 1),
             incarnation: Incarnation(random.next_u64() | 1),
             starts: 0,
+            boot: index as u128 * 1000 + 1,
             life: 0,
             host: None,
             disk: Some(new_disk(random.next_u64(), scenario)),
@@ -240,6 +243,9 @@ impl Simulation {
         if power_lost {
             disk.advance(now);
             disk.crash();
+            if !Mutation::ForgetReboot.is_on() {
+                node.boot += 1;
+            }
             node.clock = NodeClock::new(now, random_start, node.rate);
         } else {
             disk.reopen();

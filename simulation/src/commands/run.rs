@@ -87,7 +87,7 @@ pub fn headline(failure: &Failure) -> String {
 /// A run's numbers.
 pub fn describe(summary: &Summary) -> String {
     format!(
-        "{:.1} s of virtual time, {} events, {} of {} operations answered, {} faults, {} promotions, {} shrinks, {} growths, {} deactivations, hash {:016x}",
+        "{:.1} s of virtual time, {} events, {} of {} operations answered, {} faults, {} promotions, {} shrinks, {} growths, {} deactivations, {} losses of all kernels, hash {:016x}",
         summary.nanoseconds as f64 / 1e9,
         summary.events,
         summary.answered,
@@ -97,6 +97,7 @@ pub fn describe(summary: &Summary) -> String {
         summary.shrunk,
         summary.grown,
         summary.deactivated,
+        summary.kernels_lost,
         summary.hash
     )
 }

@@ -4,7 +4,7 @@ use super::shared_disk::SharedDisk;
 use super::wires::MEMBERS;
 use bytes::Bytes;
 use isthmus_catalog::{
-    Answer, Catalog, Cause, Command, DomainRecord, NodeRecord, Refusal, Request, RequestId,
+    Answer, BootId, Catalog, Cause, Command, DomainRecord, NodeRecord, Refusal, Request, RequestId,
 };
 use isthmus_engine::{DomainId, NodeId};
 use isthmus_kvdb::peers::PeerAnswer;
@@ -175,7 +175,7 @@ impl Process {
         seed: u64,
         now: u64,
         config: KvdbConfig,
-        starts: u64,
+        (starts, boot): (u64, BootId),
         disk: SharedDisk,
         observe: Observer,
         formation: Option<Formation>,
@@ -195,10 +195,11 @@ impl Process {
         let me = config.node;
         let peers = config.nodes.iter().copied().filter(move |node| *node != me);
         let peers = peers.collect();
-        let started = Command::NodeStarted {
+        let started = Command::NodeStartedIn {
             node: config.node,
             incarnation: config.incarnation,
             starts,
+            boot,
         };
         process.executor.spawn(async move {
             let own = |owner: isthmus_kvdb::DiskOwner<Simulated>| {

@@ -87,7 +87,14 @@ impl Scenario {
             Style::Swarm => pick(&mut random, &[1, 1, 2, 3]),
             Style::Speed => 3,
         };
-        let volumes: Vec<VolumePlan> = (0..count).map(|_| draw_volume(&mut random)).collect();
+        let mut volumes: Vec<VolumePlan> = (0..count).map(|_| draw_volume(&mut random)).collect();
+        // Numbers of their own, so that all the rest of a seed is as it was.
+        let mut random_of_flush = Random::new(seed ^ 0x66_6c75_7368);
+        if style == Style::Swarm && random_of_flush.chance(1, 2) {
+            for volume in &mut volumes {
+                volume.flush = random_of_flush.chance(2, 3);
+            }
+        }
         let mut faults = draw_faults(&mut random, world.faults_end_us, style);
         let mut wishes = draw_wishes(&mut random, world.faults_end_us, style);
         if style == Style::Swarm {
@@ -175,6 +182,7 @@ fn draw_volume(random: &mut Random) -> VolumePlan {
             1 => Some(2),
             _ => None,
         },
+        flush: false,
     }
 }
 

@@ -74,6 +74,8 @@ impl Rival {
 pub enum Server {
     /// Ours: three nodes.
     Isthmus(Box<Cluster>, String),
+    /// Another volume of that cluster, with the ids of its processes.
+    Beside(Vec<u32>, String),
     /// Another one, in so many processes.
     Rival(Vec<Killed>, String),
 }
@@ -96,6 +98,14 @@ impl Server {
         verify::open(&cluster.nbd(Node::A1), volume, READY_WITHIN).close();
         let uri = cluster.nbd(Node::A1).uri(volume);
         Server::Isthmus(Box::new(cluster), uri)
+    }
+
+    /// Another volume of a cluster of ours, opened at `a1`.
+    #[must_use]
+    pub fn beside(cluster: &Cluster, volume: &str) -> Server {
+        verify::open(&cluster.nbd(Node::A1), volume, READY_WITHIN).close();
+        let ids = Node::ALL.map(|node| cluster.process_id(node)).to_vec();
+        Server::Beside(ids, cluster.nbd(Node::A1).uri(volume))
     }
 
     /// Another one, with its files in `folder`.
@@ -143,7 +153,7 @@ impl Server {
     #[must_use]
     pub fn uri(&self) -> &str {
         match self {
-            Server::Isthmus(_, uri) | Server::Rival(_, uri) => uri,
+            Server::Isthmus(_, uri) | Server::Beside(_, uri) | Server::Rival(_, uri) => uri,
         }
     }
 
@@ -154,6 +164,7 @@ impl Server {
     pub fn processor_us(&self) -> anyhow::Result<f64> {
         let ids: Vec<u32> = match self {
             Server::Isthmus(cluster, _) => Node::ALL.map(|node| cluster.process_id(node)).to_vec(),
+            Server::Beside(ids, _) => ids.clone(),
             Server::Rival(processes, _) => processes.iter().map(|process| process.0.id()).collect(),
         };
         ids.into_iter().map(used_us).sum()

@@ -80,7 +80,8 @@ fn main() -> anyhow::Result<()> {
     let options = Options {
         timing: Timing::USUAL,
         ..Options::with_volume(VOLUME_BYTES)
-    };
+    }
+    .and_volume("held", VOLUME_BYTES, &["--durability", "flush"]);
     let folders: Vec<tempfile::TempDir> = wishes
         .rivals
         .iter()
@@ -88,11 +89,15 @@ fn main() -> anyhow::Result<()> {
         .collect::<Result<_, _>>()?;
     let cluster = Cluster::start(&options);
     let endpoint = cluster.nbd(Node::A1);
-    let mut servers = vec![(
-        "isthmus",
-        "durable at both",
-        Server::isthmus(cluster, "demo"),
-    )];
+    let held = Server::beside(&cluster, "held");
+    let mut servers = vec![
+        (
+            "isthmus",
+            "durable at both",
+            Server::isthmus(cluster, "demo"),
+        ),
+        ("isthmus-flush", "in the caches of both", held),
+    ];
     for (rival, folder) in wishes.rivals.iter().zip(&folders) {
         let server = Server::rival(*rival, folder.path(), VOLUME_BYTES)?;
         servers.push((rival.name(), rival.promise(), server));

@@ -5,13 +5,27 @@ use crate::cluster::Node;
 use crate::patience;
 pub use rustix::process::Signal;
 use rustix::process::{Pid, kill_process};
-use std::fs::File;
-use std::path::Path;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 /// Of Debian's package `libfaketime`; the loader knows what `$LIB` is here.
 const FAKE_TIME: &str = "/usr/$LIB/faketime/libfaketimeMT.so.1";
+
+/// Where a node finds which run of its machine's kernel it lives in: here each node is a machine of its own.
+fn boot_file(folder: &Path, node: Node) -> PathBuf {
+    folder.join(format!("{}.boot", node.name()))
+}
+
+/// Boots a node's machine for the `count`th time.
+///
+/// # Panics
+/// When the cluster's folder can't be written.
+pub fn boot(folder: &Path, node: Node, count: u32) {
+    let id = format!("{:016x}{count:016x}\n", node.index());
+    fs::write(boot_file(folder, node), id).expect("a file in the cluster's folder");
+}
 
 /// A process that was started and not yet waited for; killed when dropped.
 #[derive(Debug)]
@@ -51,6 +65,7 @@ impl Process {
             .arg("run")
             .arg("--config")
             .arg(folder.join(format!("{}.toml", node.name())));
+        command.env("ISTHMUS_BOOT_ID_FILE", boot_file(folder, node));
         if let Some(clock) = clock {
             command
                 .env("LD_PRELOAD", FAKE_TIME)

@@ -28,6 +28,9 @@ impl Catalog {
         let in_sync = self
             .set_for_promotion(volume, candidate)
             .ok_or(Refusal::NotInSync(candidate))?;
+        if self.is_rebooted(id, candidate) {
+            return Err(Refusal::Rebooted(candidate));
+        }
         let epoch = self.epoch_after(volume.epoch)?;
         let volume = self.volume_mut(id)?;
         volume.epoch = epoch;
@@ -114,6 +117,8 @@ impl Catalog {
         // From now on the primary's rights are out, until it releases them.
         volume.handover = Handover::Taken;
         volume.follow_set();
+        // All members are level with a primary that kept what it held.
+        self.rebooted.remove(&id);
         Ok(Outcome::Changed(Answer::Epoch(epoch)))
     }
 
@@ -147,6 +152,7 @@ impl Catalog {
             volume.follow_set();
         }
         volume.note_protection(at_ms);
+        self.follow_rebooted(id);
         Ok(Outcome::Changed(Answer::Epoch(next)))
     }
 
@@ -199,6 +205,31 @@ impl Catalog {
         volume.follow_set();
         volume.note_protection(at_ms);
         Ok(Outcome::Changed(Answer::Epoch(next)))
+    }
+
+    pub(super) fn caught_up(
+        &mut self,
+        id: VolumeId,
+        epoch: Epoch,
+        primary: ReplicaId,
+        replicas: &BTreeSet<ReplicaId>,
+    ) -> Result<Outcome, Refusal> {
+        if !self.led_by(id, epoch, primary)?.opened {
+            return Err(Refusal::Invalid(
+                "members have caught up only with a primary that has opened the volume".to_owned(),
+            ));
+        }
+        let Some(rebooted) = self.rebooted.get_mut(&id) else {
+            return Ok(Outcome::Unchanged(Answer::Epoch(epoch)));
+        };
+        let before = rebooted.len();
+        rebooted.retain(|replica| !replicas.contains(replica));
+        let is_same = rebooted.len() == before;
+        self.follow_rebooted(id);
+        match is_same {
+            true => Ok(Outcome::Unchanged(Answer::Epoch(epoch))),
+            false => Ok(Outcome::Changed(Answer::Epoch(epoch))),
+        }
     }
 
     pub(super) fn renew(

@@ -114,6 +114,13 @@ impl Catalog {
                 volume.end_taken();
             }
             volume.remove(leaves);
+            volume.note_protection(at_ms);
+            let stay = volume.opened_set.clone();
+            self.follow_rebooted(volume_id);
+            if is_lost && self.rebooted.get(&volume_id) == Some(&stay) {
+                // Whoever kept more is given up, by the operator's word.
+                self.rebooted.remove(&volume_id);
+            }
         } else {
             // By the operator's word: these replicas count from now on, whatever the old set held beyond them. All of its
             // members, and those before it, have to be fenced before one of these serves.
@@ -122,8 +129,9 @@ impl Catalog {
             volume.in_sync = survivors.clone();
             volume.opened_set = survivors;
             volume.opened = true;
+            volume.note_protection(at_ms);
+            self.rebooted.remove(&volume_id);
         }
-        volume.note_protection(at_ms);
     }
 
     fn would_lose(&self, id: DomainId, plan: &DeactivationPlan) -> Result<Refusal, Refusal> {

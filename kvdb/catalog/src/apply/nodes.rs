@@ -2,7 +2,7 @@
 
 use super::Outcome;
 use crate::command::{Answer, Refusal};
-use crate::record::{Catalog, starts_counted};
+use crate::record::{BootId, Catalog, Durability, starts_counted};
 use isthmus_engine::{Epoch, Incarnation, NodeId, ReplicaId, VolumeId};
 use std::collections::BTreeMap;
 
@@ -12,6 +12,7 @@ impl Catalog {
         node: NodeId,
         incarnation: Incarnation,
         starts: u64,
+        boot: Option<BootId>,
         at_ms: u64,
     ) -> Result<Outcome, Refusal> {
         let record = self.nodes.get(&node).ok_or(Refusal::UnknownNode(node))?;
@@ -26,7 +27,12 @@ impl Catalog {
                 if theirs <= ours {
                     return Err(Refusal::RolledBack { node, ours, theirs });
                 }
-                self.end_process(ReplicaId { node, incarnation });
+                let replica = ReplicaId { node, incarnation };
+                let epochs = self.epochs_after_reboot(node, boot)?;
+                self.end_process(replica);
+                for (volume, epoch) in epochs {
+                    self.note_reboot(volume, epoch, replica);
+                }
             }
             Some(lost) => self.lose_incarnation(
                 ReplicaId {
@@ -41,7 +47,47 @@ impl Catalog {
             record.incarnation = Some(incarnation);
             record.starts = starts;
         }
+        match boot {
+            Some(boot) => self.boots.insert(node, boot),
+            None => self.boots.remove(&node),
+        };
         Ok(Outcome::Changed(Answer::Done))
+    }
+
+    /// The new epochs of volumes whose replica on this node may lack what it held: those with `flush`, if the node's kernel is not the one
+    /// of its last start. A node that never said which one it was held nothing that was not durable.
+    fn epochs_after_reboot(
+        &self,
+        node: NodeId,
+        boot: Option<BootId>,
+    ) -> Result<BTreeMap<VolumeId, Epoch>, Refusal> {
+        let known = self.boots.get(&node).copied();
+        if known.is_none() || known == boot {
+            return Ok(BTreeMap::new());
+        }
+        let concerned = self.volumes.iter().filter(|(_, volume)| {
+            volume.policy.durability == Durability::Flush && volume.replicas.contains(&node)
+        });
+        concerned
+            .map(|(id, volume)| Ok((*id, self.epoch_after(volume.epoch)?)))
+            .collect()
+    }
+
+    /// The new epoch ends whatever was asked for on the strength of what this replica held before, also as a joiner.
+    fn note_reboot(&mut self, id: VolumeId, epoch: Epoch, replica: ReplicaId) {
+        let Some(volume) = self.volumes.get_mut(&id) else {
+            return;
+        };
+        volume.epoch = epoch;
+        if !volume.opened_set.contains(&replica) {
+            return;
+        }
+        let rebooted = self.rebooted.entry(id).or_default();
+        rebooted.insert(replica);
+        if volume.opened_set.is_subset(rebooted) {
+            // Nobody has kept anything that another one lacks, as far as it can be known.
+            self.rebooted.remove(&id);
+        }
     }
 
     /// The earlier process of the same store is gone: it is primary no more, and nobody has to wait for it.
@@ -90,6 +136,7 @@ impl Catalog {
                 .complete
                 .retain(|replica| !is_lost(*replica) || counts.contains(replica));
             volume.note_protection(at_ms);
+            self.follow_rebooted(id);
         }
         Ok(())
     }

@@ -1,7 +1,27 @@
 //! How replicas leave a volume's sets, how a primary's rights end, and since when a volume is unprotected.
 
-use crate::record::{Handover, VolumeRecord};
-use isthmus_engine::ReplicaId;
+use crate::record::{Catalog, Handover, VolumeRecord};
+use isthmus_engine::{ReplicaId, VolumeId};
+
+impl Catalog {
+    /// Who has left the last opened set is no rebooted member of it.
+    pub(super) fn follow_rebooted(&mut self, id: VolumeId) {
+        let counts = self.volumes.get(&id).map(|volume| &volume.opened_set);
+        if let Some(rebooted) = self.rebooted.get_mut(&id) {
+            rebooted.retain(|replica| counts.is_some_and(|counts| counts.contains(replica)));
+            if rebooted.is_empty() {
+                self.rebooted.remove(&id);
+            }
+        }
+    }
+
+    /// Whether the replica may lack acknowledged writes that another member of the set has.
+    #[must_use]
+    pub fn is_rebooted(&self, id: VolumeId, replica: ReplicaId) -> bool {
+        let rebooted = self.rebooted.get(&id);
+        rebooted.is_some_and(|rebooted| rebooted.contains(&replica))
+    }
+}
 
 impl VolumeRecord {
     /// Takes the replicas that `gone` names out of both sets, but empties neither: a set whose every member is gone stays as it

@@ -69,3 +69,21 @@ proptest! {
         let _ = Catalog::decode(&payload);
     }
 }
+
+#[test]
+fn a_catalog_of_the_schema_before_is_read() {
+    let catalog = Cluster::with_volume().catalog;
+    let bytes = catalog.encode().unwrap();
+    // What came with schema 3 is two empty maps at the end.
+    let payload = &bytes[codec::ENVELOPE_BYTES..bytes.len() - 2];
+    let (schema, kind) = (2_u16.to_le_bytes(), 1_u16.to_le_bytes());
+    let mut hasher = crc32fast::Hasher::new();
+    for part in [&schema[..], &kind, payload] {
+        hasher.update(part);
+    }
+    let length = u32::try_from(payload.len()).unwrap().to_le_bytes();
+    let crc = hasher.finalize().to_le_bytes();
+    let older = [&bytes[..4], &schema, &kind, &length, &crc, payload].concat();
+    assert_eq!(Catalog::decode(&older).unwrap(), catalog);
+    assert!(Catalog::decode(&older[..older.len() - 1]).is_err());
+}

@@ -1,5 +1,5 @@
 use super::*;
-use crate::Handover;
+use crate::{BootId, Durability, Handover};
 
 #[test]
 fn a_start_count_that_went_back_is_a_rolled_back_disk() {
@@ -212,4 +212,154 @@ fn a_malformed_cluster_is_refused() {
         cluster.refused(form(&domains, &twice)),
         Refusal::Invalid(_)
     ));
+}
+
+fn started_in(node: u32, starts: u64, boot: u128) -> Command {
+    Command::NodeStartedIn {
+        node: NodeId(node),
+        incarnation: Incarnation(u64::from(node)),
+        starts,
+        boot: BootId(boot),
+    }
+}
+
+/// Nodes 1 and 2 have said under which boot they run; `demo` answers what is held.
+fn flush_volume() -> Cluster {
+    let mut cluster = Cluster::new();
+    cluster.done(started_in(1, 2, 11));
+    cluster.done(started_in(2, 2, 21));
+    let policy = VolumePolicy {
+        durability: Durability::Flush,
+        ..VolumePolicy::default()
+    };
+    cluster.done(Command::CreateVolume {
+        name: "demo".to_owned(),
+        bytes: 1 << 20,
+        block_bytes: 4096,
+        policy,
+    });
+    cluster
+}
+
+fn rebooted(cluster: &Cluster) -> BTreeSet<ReplicaId> {
+    let rebooted = cluster.catalog.rebooted.get(&DEMO);
+    rebooted.cloned().unwrap_or_default()
+}
+
+#[test]
+fn a_rebooted_replica_is_not_promoted_before_one_that_was_not_has_opened() {
+    let mut cluster = flush_volume();
+    cluster.serve(1);
+    let epoch = cluster.epoch();
+    cluster.done(started_in(1, 3, 12));
+    assert_eq!(rebooted(&cluster), replicas(&[1]));
+    assert!(cluster.epoch() > epoch, "what was asked for before is void");
+    assert_eq!(cluster.demo().in_sync, replicas(&[1, 2]));
+    assert_eq!(
+        cluster.refused(cluster.promote(1)),
+        Refusal::Rebooted(replica(1))
+    );
+    cluster.serve(2);
+    assert_eq!(rebooted(&cluster), BTreeSet::new());
+}
+
+#[test]
+fn a_restart_without_a_reboot_changes_nothing_for_a_flush_volume() {
+    let mut cluster = flush_volume();
+    cluster.serve(1);
+    let epoch = cluster.epoch();
+    cluster.done(started_in(1, 3, 11));
+    assert_eq!(
+        (cluster.epoch(), rebooted(&cluster)),
+        (epoch, BTreeSet::new())
+    );
+    cluster.done(cluster.promote(1));
+}
+
+#[test]
+fn when_all_members_were_rebooted_any_may_be_promoted() {
+    for first in [1, 2] {
+        let mut cluster = flush_volume();
+        cluster.serve(1);
+        cluster.done(started_in(2, 3, 22));
+        cluster.done(started_in(1, 3, 12));
+        assert_eq!(rebooted(&cluster), BTreeSet::new());
+        cluster.done(cluster.promote(first));
+    }
+}
+
+#[test]
+fn a_member_that_has_caught_up_may_be_promoted() {
+    let mut cluster = flush_volume();
+    cluster.serve(1);
+    let before = cluster.epoch();
+    cluster.done(started_in(2, 3, 22));
+    let caught_up = |epoch| Command::CaughtUp {
+        volume: DEMO,
+        epoch,
+        primary: replica(1),
+        replicas: replicas(&[2]),
+    };
+    // Said of the process before.
+    assert!(matches!(
+        cluster.refused(caught_up(before)),
+        Refusal::StaleEpoch { .. }
+    ));
+    let epoch = cluster.epoch();
+    cluster.done(caught_up(epoch));
+    assert_eq!(
+        (cluster.epoch(), rebooted(&cluster)),
+        (epoch, BTreeSet::new())
+    );
+}
+
+#[test]
+fn a_site_is_not_given_up_for_a_rebooted_replica_without_a_word() {
+    let mut cluster = flush_volume();
+    cluster.serve(1);
+    cluster.done(started_in(2, 3, 22));
+    assert!(matches!(
+        cluster.refused(Cluster::deactivate(A, &[2])),
+        Refusal::WouldLose { .. }
+    ));
+    cluster.done(Command::Deactivate {
+        domain: A,
+        answering: nodes(&[2]),
+        accept_data_loss: true,
+    });
+    assert_eq!(rebooted(&cluster), BTreeSet::new());
+    assert_eq!(cluster.demo().in_sync, replicas(&[2]));
+    cluster.done(cluster.promote(2));
+}
+
+#[test]
+fn who_leaves_the_set_is_no_rebooted_member() {
+    let mut cluster = flush_volume();
+    cluster.serve(1);
+    cluster.done(started_in(2, 3, 22));
+    let shrink = Command::Shrink {
+        volume: DEMO,
+        epoch: cluster.epoch(),
+        primary: replica(1),
+        leaving: replicas(&[2]),
+    };
+    cluster.done(shrink);
+    assert_eq!(rebooted(&cluster), BTreeSet::new());
+    // The only member left loses power, too: it leads on, as a disk does.
+    cluster.done(started_in(1, 3, 12));
+    assert_eq!(rebooted(&cluster), BTreeSet::new());
+    cluster.done(cluster.promote(1));
+}
+
+#[test]
+fn a_volume_whose_writes_are_durable_takes_no_notice_of_a_reboot() {
+    let mut cluster = Cluster::with_volume();
+    cluster.done(started_in(1, 2, 11));
+    cluster.serve(1);
+    let epoch = cluster.epoch();
+    cluster.done(started_in(1, 3, 12));
+    assert_eq!(
+        (cluster.epoch(), rebooted(&cluster)),
+        (epoch, BTreeSet::new())
+    );
 }

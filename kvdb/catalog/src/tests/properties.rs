@@ -1,7 +1,7 @@
 //! Random sequences of commands over a cluster small enough that they meet.
 
 use super::*;
-use crate::{Handover, OnPeerLoss};
+use crate::{BootId, Durability, Handover, OnPeerLoss};
 use proptest::prelude::*;
 
 /// A command with its epoch and replicas still to be taken from the state it meets.
@@ -118,10 +118,11 @@ fn command(catalog: &Catalog, step: &Step) -> Command {
             let starts = catalog.nodes.get(&NodeId(step.node)).map_or(1, |node| {
                 (node.starts + 1).saturating_sub(u64::from(step.off))
             });
-            Command::NodeStarted {
+            Command::NodeStartedIn {
                 node: NodeId(step.node),
                 incarnation: registered(step.node).incarnation,
                 starts,
+                boot: BootId(u128::from(step.accept)),
             }
         }
         11 => started(
@@ -203,6 +204,9 @@ proptest! {
     fn the_rules_hold_after_any_sequence_of_commands(steps in proptest::collection::vec(step(), 1..120)) {
         let mut cluster = Cluster::with_volume();
         cluster.done(started(4, 4, 1));
+        for volume in cluster.catalog.volumes.values_mut() {
+            volume.policy.durability = Durability::Flush;
+        }
         let mut copy = cluster.catalog.clone();
         for (number, step) in steps.iter().enumerate() {
             let before = cluster.catalog.clone();

@@ -166,6 +166,16 @@ impl<R> Mirror<R> {
                 holders.join(" or ")
             ));
         }
+        if catalog.is_rebooted(self.volume, me) && waited >= PROMOTION_PATIENCE {
+            let others = record.in_sync.iter().filter(|replica| **replica != me);
+            let others: Vec<String> = others.map(|replica| node(replica.node)).collect();
+            return Some(format!(
+                "the machine of {} was booted anew, and its replica of {} may lack acknowledged writes that {} has: start that one; if its site is lost, deactivate it with --accept-data-loss",
+                node(me.node),
+                record.name,
+                others.join(" or ")
+            ));
+        }
         (waited >= PROMOTION_PATIENCE).then(|| match self.engine.standing(now) {
             Standing::Promoting { waits_for } => format!("volume {} is not served yet: {} waits for {waits_for}", record.name, node(me.node)),
             _ => format!("volume {} is not served yet: kvdb has not made {} its primary; a majority of its voters may be out of reach", record.name, node(me.node)),

@@ -3,10 +3,11 @@
 //! Records are whole blocks. A write that covers a part of a block is *merged*: the block is locked, whatever was ordered for it before is
 //! committed, it is read, and ordered as a whole. Requests that touch a locked block wait behind.
 
+use super::flushing::Over;
 use super::pieces::{Piece, changes, pieces, span, written};
 use super::{Context, Doubtful, Mirror, Reader, StoreWork};
 use crate::output::{ClientError, ClientRequest, Outcome, Run};
-use crate::wire::{Payload, RECORD_BLOCKS_MAX, record_head};
+use crate::wire::{Payload, RECORD_BLOCKS_MAX, record_head, record_head_to_be_held};
 use bytes::{Bytes, BytesMut};
 use isthmus_engine::{BLOCK_BYTES, BlockRange, ClientOp, Effects, RecordKind, Time};
 
@@ -20,6 +21,8 @@ pub(super) struct Request<R> {
     waits: Option<ClientRequest>,
     parts_left: usize,
     error: Option<ClientError>,
+    /// Its answer waits until it is durable.
+    durably: bool,
 }
 
 impl<R> Request<R> {
@@ -41,6 +44,8 @@ struct ReadOperation {
     /// Where the client's bytes begin in the blocks, and how many they are.
     skip: usize,
     length: usize,
+    /// What was answered when it was fetched, and is not in the extents.
+    over: Over,
     fetched: Option<Bytes>,
 }
 
@@ -52,6 +57,8 @@ pub(super) struct Merge {
     at: usize,
     data: Bytes,
     reading: bool,
+    /// As for a read.
+    over: Over,
 }
 
 static ZERO_BLOCK: [u8; BLOCK_BYTES as usize] = [0; BLOCK_BYTES as usize];
@@ -77,6 +84,11 @@ impl<R> Mirror<R> {
                 .push((reply, Outcome::Failed(ClientError::OutOfRange)));
             return;
         }
+        let durably = matches!(request, ClientRequest::Durably(_));
+        let request = match request {
+            ClientRequest::Durably(request) => *request,
+            request => request,
+        };
         let number = self.number();
         let must_wait = self.must_wait(context, &request);
         self.requests.insert(
@@ -87,6 +99,7 @@ impl<R> Mirror<R> {
                 waits: None,
                 parts_left: 1,
                 error: None,
+                durably: durably && self.engine.answers_held(),
             },
         );
         if must_wait {
@@ -192,13 +205,17 @@ impl<R> Mirror<R> {
                 }
             }
             ClientRequest::Flush => self.begin_flush(context, number),
+            ClientRequest::Durably(request) => return self.begin(context, number, *request),
             ClientRequest::Status { offset, length } if length > 0 && self.engine.is_serving() => {
                 let (start, end) = (
                     offset / BLOCK_BYTES,
                     (offset + length).div_ceil(BLOCK_BYTES),
                 );
-                let op = self.store_op(StoreWork::Status { request: number });
-                self.store.status(op, BlockRange::new(start, end - start));
+                let range = BlockRange::new(start, end - start);
+                let written = self.over(range).written(range);
+                let request = number;
+                let op = self.store_op(StoreWork::Status { request, written });
+                self.store.status(op, range);
                 self.hold(number);
             }
             ClientRequest::Status { length, .. } if length > 0 => {
@@ -208,6 +225,13 @@ impl<R> Mirror<R> {
                 );
             }
             ClientRequest::Read { .. } | ClientRequest::Status { .. } => {}
+        }
+        let request = self.requests.get(&number);
+        if request.is_some_and(|request| request.durably) {
+            // Right behind the records, so that they are made durable as they arrive.
+            self.with_engine(context, |engine, now, effects| {
+                engine.want_durable(now, effects)
+            });
         }
         self.part_done(context, number, None);
     }
@@ -258,6 +282,7 @@ impl<R> Mirror<R> {
             range,
             skip: (offset - start * BLOCK_BYTES) as usize,
             length: length as usize,
+            over: Over::default(),
             fetched: None,
         };
         let op = self.operation(number, Some(read));
@@ -326,6 +351,7 @@ impl<R> Mirror<R> {
                         at,
                         data,
                         reading: false,
+                        over: Over::default(),
                     },
                 );
                 self.merge_may_go_on(id);
@@ -349,22 +375,24 @@ impl<R> Mirror<R> {
             .on_write(context.now, op, kind, range, &mut effects);
         if let Ok(seq) = &taken {
             let entry = *self.engine.log().entry(*seq).expect("just ordered");
-            let head = record_head(
-                entry.position.epoch,
-                &entry,
-                self.engine.log().committed(),
-                &payload.checksums,
-            );
+            let (epoch, committed) = (entry.position.epoch, self.engine.log().committed());
+            let held_is_enough = self.engine.answers_held();
+            let head = match held_is_enough {
+                true => record_head_to_be_held(epoch, &entry, committed, &payload.checksums),
+                false => record_head(epoch, &entry, committed, &payload.checksums),
+            };
             self.doubt(Doubtful {
                 entry,
                 payload,
                 head,
+                held_is_enough,
             });
         }
         self.taken_or_failed(context, op, taken.map(|_| ()), effects);
+        self.doubt_less(context);
     }
 
-    /// Merges whose block has no record in doubt any more are read.
+    /// Merges whose block has no record any more that is not answered are read.
     pub(super) fn merges_may_go_on(&mut self, _context: &mut Context<'_, R>) {
         let waiting: Vec<u64> = self
             .merges
@@ -382,23 +410,30 @@ impl<R> Mirror<R> {
             return;
         };
         let block = BlockRange::new(merge.block, 1);
+        let answered = self.engine.answered();
         if merge.reading
-            || self
-                .window
-                .iter()
-                .any(|doubtful| doubtful.entry.range.overlaps(block))
+            || self.window.iter().any(|doubtful| {
+                doubtful.entry.position.seq > answered && doubtful.entry.range.overlaps(block)
+            })
         {
             return;
         }
         merge.reading = true;
+        let over = self.over(block);
+        if let Some(merge) = self.merges.get_mut(&id) {
+            merge.over = over;
+        }
         let op = self.store_op(StoreWork::MergeRead { id, again: false });
         self.store.read(op, block);
     }
 
     /// What was bad in a merge's block is mended, or can't be.
     pub(super) fn merge_again(&mut self, id: u64) {
-        if let Some(merge) = self.merges.get(&id) {
-            let block = merge.range();
+        if let Some(block) = self.merges.get(&id).map(Merge::range) {
+            let over = self.over(block);
+            if let Some(merge) = self.merges.get_mut(&id) {
+                merge.over = over;
+            }
             let op = self.store_op(StoreWork::MergeRead { id, again: true });
             self.store.read(op, block);
         }
@@ -424,9 +459,9 @@ impl<R> Mirror<R> {
         self.locked.remove(&merge.block);
         let mut error = None;
         if bad.is_empty() {
-            let mut block = BytesMut::from(&data[..]);
-            block[merge.at..merge.at + merge.data.len()].copy_from_slice(&merge.data);
             let range = BlockRange::new(merge.block, 1);
+            let mut block = BytesMut::from(&merge.over.lay_over(range, data.clone())[..]);
+            block[merge.at..merge.at + merge.data.len()].copy_from_slice(&merge.data);
             let payload = Payload::new(self.volume, range, block.freeze());
             self.order(context, merge.request, RecordKind::Write, range, payload);
         } else {
@@ -451,7 +486,17 @@ impl<R> Mirror<R> {
             return;
         };
         let range = read.range;
-        let store_op = self.store_op(StoreWork::ClientRead { op, again: false });
+        self.read_for_client(op, range, false);
+    }
+
+    /// What the read sees is settled now: the extents behind all that is on its way into them, and over them what else was answered.
+    fn read_for_client(&mut self, op: ClientOp, range: BlockRange, again: bool) {
+        let over = self.over(range);
+        let operation = self.operations.get_mut(&op);
+        if let Some(read) = operation.and_then(|operation| operation.read.as_mut()) {
+            read.over = over;
+        }
+        let store_op = self.store_op(StoreWork::ClientRead { op, again });
         self.store.read(store_op, range);
     }
 
@@ -463,8 +508,7 @@ impl<R> Mirror<R> {
             .and_then(|operation| operation.read.as_ref())
         {
             let range = read.range;
-            let store_op = self.store_op(StoreWork::ClientRead { op, again: true });
-            self.store.read(store_op, range);
+            self.read_for_client(op, range, true);
         }
     }
 
@@ -492,7 +536,7 @@ impl<R> Mirror<R> {
             .get_mut(&op)
             .and_then(|operation| operation.read.as_mut())
         {
-            read.fetched = Some(data);
+            read.fetched = Some(read.over.lay_over(read.range, data));
         }
         self.with_engine(context, |engine, now, effects| {
             engine.on_fetched(now, op, effects)
@@ -551,6 +595,16 @@ impl<R> Mirror<R> {
         }
         request.parts_left -= 1;
         if request.parts_left == 0
+            && request.error.is_none()
+            && std::mem::take(&mut request.durably)
+        {
+            // Held everywhere; now what makes it durable is waited for.
+            request.parts_left = 1;
+            self.begin_flush(context, number);
+            self.part_done(context, number, None);
+            return;
+        }
+        if request.parts_left == 0
             && let Some(request) = self.requests.remove(&number)
         {
             context
@@ -566,10 +620,12 @@ impl<R> Mirror<R> {
         context: &mut Context<'_, R>,
         number: u64,
         runs: &[(u64, bool)],
+        written: &[BlockRange],
     ) {
         let Some(request) = self.requests.remove(&number) else {
             return;
         };
+        let runs = super::flushing::with_written(runs, written);
         let runs = runs
             .iter()
             .map(|(blocks, allocated)| Run {

@@ -3,7 +3,7 @@
 use super::{AbsentMap, Context, Doubtful, Mirror};
 use crate::output::{ClientError, Lane, OutgoingFrame};
 use crate::status::FaultKind;
-use crate::wire::{TAG_CHANGE, TAG_MESSAGE, encode_value, record_head};
+use crate::wire::{TAG_CHANGE, TAG_MESSAGE, encode_value, record_head, record_head_to_be_held};
 use bytes::Bytes;
 use isthmus_engine::{
     BlockRange, Change, Effect, Effects, Entry, Message, NodeId, NotServed, RecordKind, ReplicaId,
@@ -38,6 +38,9 @@ impl<R> Mirror<R> {
             Effect::Persist { token, change } => self.journal_change(context, token, change),
             Effect::Send { to, message, after } => self.send(context, to, message, after),
             Effect::Apply { through } => self.apply(context, through),
+            Effect::Sync => context.journal.sync(),
+            // Reads look for themselves how far that is; what waited for a block to be as it will be goes on.
+            Effect::Show { .. } => self.merges_may_go_on(context),
             Effect::Cut { to } => {
                 while let Some(last) = self.window.back()
                     && last.entry.position.seq > to
@@ -93,11 +96,12 @@ impl<R> Mirror<R> {
     }
 
     fn journal_record(&mut self, context: &mut Context<'_, R>, token: Token, entry: Entry) {
-        if let Some((payload, head)) = self.staged.take() {
+        if let Some(staged) = self.staged.take() {
             self.doubt(Doubtful {
                 entry,
-                payload,
-                head,
+                payload: staged.payload,
+                head: staged.head,
+                held_is_enough: staged.held_is_enough,
             });
         }
         for map in self.absent.values_mut() {
@@ -115,10 +119,19 @@ impl<R> Mirror<R> {
         );
         let parts = [doubtful.head.clone(), doubtful.payload.data.clone()];
         // Room was looked for when the record was let in; parts of blocks are read first, so they may come when there is less.
-        let appended = context.journal.append(self.stream(), &parts);
+        let held_is_enough = doubtful.held_is_enough;
+        let appended = match held_is_enough {
+            true => context.journal.append_to_be_held(self.stream(), &parts),
+            false => context.journal.append(self.stream(), &parts),
+        };
         let appended = appended.or_else(|_| context.journal.append_reserved(self.stream(), &parts));
         match appended {
-            Ok(lsn) => self.journalled_as(context, lsn, token),
+            Ok(lsn) => {
+                self.journalled_as(context, lsn, token);
+                if held_is_enough {
+                    context.unwritten.push_back((lsn, self.volume));
+                }
+            }
             Err(_) => self.journal_refused(context),
         }
     }
@@ -259,7 +272,11 @@ impl<R> Mirror<R> {
                 let head = if same_epoch {
                     doubtful.head.clone()
                 } else {
-                    record_head(epoch, &entry, committed, &doubtful.payload.checksums)
+                    let checksums = &doubtful.payload.checksums;
+                    match doubtful.held_is_enough {
+                        true => record_head_to_be_held(epoch, &entry, committed, checksums),
+                        false => record_head(epoch, &entry, committed, checksums),
+                    }
                 };
                 OutgoingFrame {
                     to,

@@ -111,7 +111,11 @@ impl<R> Mirror<R> {
                     self.store_works.remove(&op);
                     self.store.clear(op, record.entry.range);
                 }
-                self.staged = Some((record.payload, head));
+                self.staged = Some(super::Staged {
+                    payload: record.payload,
+                    head,
+                    held_is_enough: record.held_is_enough,
+                });
                 Message::Append {
                     epoch: record.epoch,
                     entry: record.entry,

@@ -50,6 +50,7 @@ pub(super) fn span(request: &ClientRequest) -> Option<(u64, u64)> {
         | ClientRequest::Status { offset, length } => Some((*offset, *length)),
         ClientRequest::Write { offset, data } => Some((*offset, data.len() as u64)),
         ClientRequest::Flush => None,
+        ClientRequest::Durably(request) => span(request),
     }
 }
 
@@ -105,6 +106,7 @@ pub(super) fn written(request: &ClientRequest) -> Written {
                 Piece::Blocks(_) => None,
             }))
         }
+        ClientRequest::Durably(request) => written(request),
         ClientRequest::Write { .. }
         | ClientRequest::Read { .. }
         | ClientRequest::Trim { .. }

@@ -204,6 +204,7 @@ impl<R> Recovering<R> {
                 entry: record.entry,
                 payload: record.payload,
                 head,
+                held_is_enough: record.held_is_enough,
             });
             for map in mirror.absent.values_mut() {
                 if !Mutation::DoNotMarkReplayed.is_on() {

@@ -31,9 +31,9 @@ impl Kvdb {
             nodes: formed.nodes.into_iter().collect(),
         });
         for node in nodes {
-            kvdb.apply(started(node.id, node.incarnation, 0));
+            kvdb.apply(started(node.id, node.incarnation, 0, node.boot));
         }
-        kvdb.apply(started(NodeId(3), Incarnation(3), 1));
+        kvdb.apply(started(NodeId(3), Incarnation(3), 1, 1));
         let mut volumes = Vec::new();
         for (plan, number) in scenario.volumes.iter().zip(1..) {
             let bytes = plan.blocks * isthmus_engine::BLOCK_BYTES;
@@ -196,7 +196,10 @@ impl Simulation {
     /// A process tells kvdb that it has started.
     pub(super) fn register_at_stand_in(&mut self, index: usize) {
         let node = &self.nodes[index];
-        let (life, command) = (node.life, started(node.id, node.incarnation, node.starts));
+        let (life, command) = (
+            node.life,
+            started(node.id, node.incarnation, node.starts, node.boot),
+        );
         if self.reaches_kvdb(index) {
             let delay = self.kvdb_delay();
             let from = Some((index, life));
@@ -289,7 +292,7 @@ impl Simulation {
         answer: Option<(usize, u64, VolumeId)>,
     ) {
         let before = Arc::clone(self.kvdb.catalog());
-        let is_start = matches!(command, Command::NodeStarted { .. });
+        let is_start = matches!(command, Command::NodeStartedIn { .. });
         let is_deactivation = matches!(command, Command::Deactivate { .. });
         let text = format!("{command:?}");
         let answered = self.kvdb.apply(command);

@@ -2,8 +2,8 @@
 //! every node (I10).
 
 use isthmus_catalog::{
-    Answer, Catalog, Cause, Command, DomainRecord, DomainRole, DomainState, Durability, NodeRecord,
-    OnPeerLoss, Refusal, Request, RequestId, VolumePolicy,
+    Answer, BootId, Catalog, Cause, Command, DomainRecord, DomainRole, DomainState, Durability,
+    NodeRecord, OnPeerLoss, Refusal, Request, RequestId, VolumePolicy,
 };
 use isthmus_engine::{DomainId, Epoch, Incarnation, NodeId, ReplicaId, VolumeId};
 use std::collections::BTreeSet;
@@ -291,7 +291,11 @@ pub(super) fn create(random: &mut Random) -> Command {
             } else {
                 OnPeerLoss::Degrade
             },
-            durability: Durability::Acknowledged,
+            durability: if random.once_in(2) {
+                Durability::Flush
+            } else {
+                Durability::Acknowledged
+            },
             preferred_domain: random.once_in(3).then_some(DomainId(1)),
         },
     }
@@ -348,10 +352,22 @@ fn command(catalog: &Catalog, random: &mut Random) -> Command {
             epoch,
             primary,
         },
+        11 if random.once_in(4) => Command::CaughtUp {
+            volume,
+            epoch,
+            primary,
+            replicas: [primary].into(),
+        },
         11 => Command::Release {
             volume,
             epoch,
             primary,
+        },
+        12 if random.once_in(2) => Command::NodeStartedIn {
+            node: NodeId(random.below(7) as u32),
+            incarnation: Incarnation(random.number()),
+            starts: random.number(),
+            boot: BootId(u128::from(random.below(3))),
         },
         12 => Command::NodeStarted {
             node: NodeId(random.below(7) as u32),

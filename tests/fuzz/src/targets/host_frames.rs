@@ -72,11 +72,13 @@ pub(super) fn open(mut disk: MemoryDisk, index: usize, now: Time) -> Node {
 fn client_request(place: u32) -> ClientRequest {
     let block = u64::from(place >> 8) % (BLOCKS - 4);
     let (offset, length) = (block * BLOCK_BYTES, BLOCK_BYTES * 2);
+    let write = ClientRequest::Write {
+        offset,
+        data: vec![place as u8; BLOCK_BYTES as usize].into(),
+    };
     match place & 7 {
-        0 | 1 => ClientRequest::Write {
-            offset,
-            data: vec![place as u8; BLOCK_BYTES as usize].into(),
-        },
+        0 => write,
+        1 => ClientRequest::Durably(Box::new(write)),
         2 => ClientRequest::Write {
             offset: offset + 512,
             data: vec![place as u8; 1024].into(),

@@ -197,3 +197,24 @@ fn short_durable_writes_one_by_one_are_waited_for_and_others_are_not() {
         }
     }
 }
+
+#[test]
+fn a_held_write_is_in_the_file_when_it_completes_and_waits_for_nobody() {
+    let Some(mut bench) = Bench::new() else {
+        return;
+    };
+    let file = bench.disk.create("journal/held", 2 << 20, true).unwrap();
+    for (offset, length) in [(0, 8192), (1 << 20, 300 << 10)] {
+        let id = bench.ids.next_id();
+        let data = Bytes::from(pattern(length, 3));
+        let parts = vec![data.slice(..100), data.slice(100..)];
+        bench.disk.submit_held(id, file, offset, parts).unwrap();
+        assert_eq!(bench.collect(1)[0].0, id);
+        let path = bench.folder.path().join("journal/held");
+        let there = std::fs::read(path).unwrap();
+        assert_eq!(there[offset as usize..][..length], data[..]);
+    }
+    // A durable write covers it, and a sync does.
+    let id = bench.submit(write(file, 500_000, b"durable", true));
+    assert_eq!(bench.collect(1)[0].0, id);
+}
