@@ -135,7 +135,6 @@ impl VolumePlan {
                 true => Durability::Flush,
                 false => Durability::Acknowledged,
             },
-            ..VolumePolicy::default()
         }
     }
 }
