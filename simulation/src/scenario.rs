@@ -139,7 +139,6 @@ impl VolumePlan {
                 true => Durability::Flush,
                 false => Durability::Acknowledged,
             },
-            ..VolumePolicy::default()
         }
     }
 }

@@ -94,7 +94,12 @@ impl Replica {
         };
         let through = primary.answered;
         primary.flushes.push((op, through));
-        self.make_durable(now, through, effects);
+        if Mutation::FlushWithoutPeers.is_on() {
+            // The members are asked at the next tick, as without a flush.
+            effects.push(Effect::Sync);
+        } else {
+            self.make_durable(now, through, effects);
+        }
         self.serve(now, effects);
         Ok(())
     }

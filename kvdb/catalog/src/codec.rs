@@ -11,6 +11,7 @@ use crate::command::{Answer, Request};
 use crate::record::Catalog;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::borrow::Cow;
 
 /// First bytes of every envelope.
 const MAGIC: u32 = 0x6b76_6462;
@@ -135,10 +136,12 @@ pub fn unseal<T: DeserializeOwned>(kind: Kind, bytes: &[u8]) -> Result<T, CodecE
     if checksum(theirs, kind, payload) != u32_at(12) {
         return Err(CodecError::Checksum);
     }
-    let added = [payload, &NOTHING_ADDED].concat();
-    let payload = if is_older_catalog { &added } else { payload };
+    let payload = match is_older_catalog {
+        true => Cow::Owned([payload, &NOTHING_ADDED].concat()),
+        false => Cow::Borrowed(payload),
+    };
     let (value, read) =
-        decode_payload(payload).map_err(|error| CodecError::Payload(error.to_string()))?;
+        decode_payload(&payload).map_err(|error| CodecError::Payload(error.to_string()))?;
     if read != payload.len() {
         return Err(CodecError::Length(bytes.len()));
     }

@@ -39,8 +39,9 @@ const KEPT_BACK_BYTES_MAX: usize = 256 << 10;
 const READERS: usize = 4;
 /// Buffered writes and punches at the same time.
 const WRITERS: usize = 2;
-/// Syncs at the same time; apart from all else, since one may take long.
-const SYNCERS: usize = 2;
+/// Syncs at the same time; apart from all else, since one may take long: two of a checkpoint, and the journal's beside them, for which
+/// clients may wait.
+const SYNCERS: usize = 4;
 /// Durable writes at the same time: the volumes' journal, kvdb's, and superblocks beside them.
 const DURABLE_WRITERS: usize = 3;
 

@@ -628,8 +628,11 @@ impl<D: Disk, R> Host<D, R> {
 /// Takes what is up to `lsn`, and says which volumes' it is.
 fn settled(queue: &mut VecDeque<(Lsn, VolumeId)>, lsn: Lsn) -> BTreeSet<VolumeId> {
     let mut volumes = BTreeSet::new();
-    while let Some((_, volume)) = queue.pop_front_if(|(theirs, _)| *theirs <= lsn) {
+    while let Some((theirs, volume)) = queue.front().copied()
+        && theirs <= lsn
+    {
         volumes.insert(volume);
+        queue.pop_front();
     }
     volumes
 }
