@@ -413,6 +413,7 @@ impl Replica {
                     effects.push(Effect::StopCopy);
                 }
                 self.role = Role::Idle;
+                self.sync_what_is_held(effects);
             }
             Role::Following(_) | Role::Idle => {}
             Role::Primary(_) => self.member_lost(now, peer, effects),

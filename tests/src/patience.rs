@@ -1,4 +1,4 @@
-//! The only place where the tests wait for something that nobody reports: a bounded poll.
+//! The only place where the tests wait for something that nobody reports: a bounded poll. And where benches let time pass that they measure.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -33,5 +33,17 @@ pub fn within<T>(limit: Duration, mut condition: impl FnMut() -> Option<T>) -> O
         // Nobody unparks this thread: it is a pause between two questions, never an assumption about time.
         thread::park_timeout(pause.min(left));
         pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+/// Lets this much time pass: for benches, whose figures are of a while. A test waits for something instead.
+pub fn pass(time: Duration) {
+    let end = Instant::now() + time;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return;
+        }
+        thread::park_timeout(left);
     }
 }

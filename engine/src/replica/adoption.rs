@@ -71,6 +71,7 @@ impl Replica {
             .expect("must_adopt says that there is a view");
         if !self.may_take(now, &view.configuration) {
             self.step_down_if_replaced(&view.configuration, effects);
+            self.sync_what_is_held(effects);
             return;
         }
         self.adopt(now, view.configuration, effects);

@@ -37,6 +37,14 @@ impl Replica {
         self.view.as_ref().is_some_and(|view| view.answers_held)
     }
 
+    /// Whether a write may be answered now as soon as every member holds it. Not while a member that lost power has not caught up: were
+    /// another one to lose power then, kvdb would take it that nobody has kept anything, and what this member holds could be given up.
+    pub(super) fn held_is_enough(&self) -> bool {
+        self.view
+            .as_ref()
+            .is_some_and(|view| view.answers_held && view.rebooted.is_empty())
+    }
+
     /// The last write that is answered, and seen by reads; the committed position of one that does not serve.
     #[must_use]
     pub fn answered(&self) -> Seq {
@@ -92,6 +100,13 @@ impl Replica {
     pub(super) fn sync_what_is_answered(&mut self, now: Time, effects: &mut Effects) {
         if self.is_serving() {
             self.make_durable(now, self.answered(), effects);
+        }
+    }
+
+    /// The primary is gone, or about to be: this replica may soon be the only one that counts, and nobody else asks it to sync.
+    pub(super) fn sync_what_is_held(&self, effects: &mut Effects) {
+        if self.answers_held() && self.log.durable() < self.log.end() {
+            effects.push(Effect::Sync);
         }
     }
 

@@ -73,6 +73,9 @@ impl Replica {
             );
         }
         effects.push(Effect::Append { token, entry });
+        if !self.held_is_enough() {
+            self.make_durable(now, entry.position.seq, effects);
+        }
         Ok(entry.position.seq)
     }
 
@@ -199,7 +202,7 @@ impl Replica {
             if Mutation::AcknowledgeBeforePeers.is_on() {
                 committed = self.log.durable();
             }
-            let answered = match self.answers_held() {
+            let answered = match self.held_is_enough() {
                 true => self
                     .log
                     .held()

@@ -65,6 +65,10 @@ impl Catalog {
                 "only members are rebooted",
             );
             rule(
+                *rebooted != volume.opened_set,
+                "where all members are rebooted, none is",
+            );
+            rule(
                 volume.policy.durability == Durability::Flush,
                 "only where acknowledged writes may be lost with power does a reboot count",
             );

@@ -129,7 +129,9 @@ impl FileDisk {
     pub fn start(&mut self, busy: bool) {
         let alone = self.to_start.len() == 1 && self.ring.as_ref().is_some_and(Ring::is_idle);
         let short = |job: &Job| job.bytes <= LONE_BYTES_MAX && job.can_be_direct();
-        if !alone || !self.to_start.iter().all(short) {
+        if self.to_start.is_empty() {
+            // Only what the kernel did not take before.
+        } else if !alone || !self.to_start.iter().all(short) {
             self.lone.crowd();
         } else if self.lone.is_to_be_waited_for() && !busy {
             return self.wait_for_it();

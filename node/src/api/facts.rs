@@ -2,7 +2,7 @@
 
 use crate::api::access::{Observation, Observations};
 use isthmus_api::{KvdbView, Observed, VolumeRuntime};
-use isthmus_catalog::{Catalog, DomainRecord, DomainState, NodeRecord};
+use isthmus_catalog::{Catalog, DomainRecord, DomainState, NodeRecord, starts_counted};
 use isthmus_engine::{DomainId, NodeId, VolumeId};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -76,20 +76,23 @@ impl Facts {
     /// The nodes that answered just now, with the stores that the catalog knows.
     pub fn answering(&self) -> BTreeSet<NodeId> {
         let mut answering = answering(&self.observations);
-        // A node whose disk was replaced answers, but is not yet what the catalog counts on.
+        // A node whose disk was replaced answers, but is not yet what the catalog counts on. Nor is one that was started anew and whose
+        // start the catalog has not noted: it may have lost with its kernel's memory what the catalog takes it to hold.
         answering.retain(|node| {
             let known = self
                 .catalog
                 .nodes
                 .get(node)
-                .and_then(|record| record.incarnation);
+                .and_then(|record| Some((record.incarnation?, starts_counted(record.starts))));
             let runtime = self
                 .observations
                 .get(node)
                 .and_then(|observation| observation.runtime.as_ref());
             known
                 .zip(runtime)
-                .is_some_and(|(known, runtime)| known.to_string() == runtime.incarnation)
+                .is_some_and(|((incarnation, starts), runtime)| {
+                    incarnation.to_string() == runtime.incarnation && starts == runtime.starts
+                })
         });
         answering
     }

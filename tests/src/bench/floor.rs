@@ -1,4 +1,5 @@
-//! What a durable mirrored write costs at least here: an empty NBD request, a round trip between two nodes, and a synced append.
+//! What a durable mirrored write costs at least here: an empty NBD request, a round trip between two nodes, and a synced append; and how
+//! fast link and disk are.
 
 use crate::nbd::{Session as Client, request};
 use anyhow::{Context, bail};
@@ -16,6 +17,9 @@ const LANE: Lane = Lane::Write(VolumeId(1));
 const WITHIN: Duration = Duration::from_secs(10);
 /// A record of one block in the journal: a page of head and table, and the block.
 const APPEND_BYTES: usize = 8192;
+/// What a resync sends in one piece, and how many it has under way.
+const PIECE_BYTES: usize = 256 << 10;
+const PIECES_UNDER_WAY: usize = 16;
 
 /// Medians, in microseconds.
 #[derive(Clone, Copy, Debug)]
@@ -123,50 +127,118 @@ impl Handler for Near {
     }
 }
 
+/// Two transports of this process, connected, each on its own threads.
+struct Pair {
+    near: Transport,
+    far: Arc<Transport>,
+    session: SessionId,
+    events: mpsc::Receiver<Event>,
+}
+
+impl Pair {
+    fn connect(folder: &Path) -> anyhow::Result<Pair> {
+        let authority = Authority::create(folder, 1)?;
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let mut config = Config::new(
+            NodeId(2),
+            1,
+            any,
+            authority.issue(folder, "far", NodeId(2))?,
+        );
+        // Never dialed: the other has the lower number.
+        config.peers = vec![(NodeId(1), "127.0.0.1:1".to_owned())];
+        let handler = Arc::new(Far(OnceLock::new()));
+        let far = Arc::new(Transport::start(config, handler.clone())?);
+        let _ = handler.0.set(Arc::clone(&far));
+        let (sender, events) = mpsc::channel();
+        let mut config = Config::new(
+            NodeId(1),
+            1,
+            any,
+            authority.issue(folder, "near", NodeId(1))?,
+        );
+        config.peers = vec![(NodeId(2), far.local_address()?.to_string())];
+        let near = Transport::start(config, Arc::new(Near(sender)))?;
+        let Event::Up(session) = events.recv_timeout(WITHIN)? else {
+            bail!("a frame before the session");
+        };
+        Ok(Pair {
+            near,
+            far,
+            session,
+            events,
+        })
+    }
+
+    fn stop(self) {
+        self.near.stop();
+        self.far.stop();
+    }
+}
+
 /// How long 4 KiB take to another node, with a short answer back.
 ///
 /// # Errors
 /// The transport does not come up.
 pub fn round_trip(folder: &Path, time: Duration) -> anyhow::Result<f64> {
-    let authority = Authority::create(folder, 1)?;
-    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let mut config = Config::new(
-        NodeId(2),
-        1,
-        any,
-        authority.issue(folder, "far", NodeId(2))?,
-    );
-    // Never dialed: the other has the lower number.
-    config.peers = vec![(NodeId(1), "127.0.0.1:1".to_owned())];
-    let far = Arc::new(Far(OnceLock::new()));
-    let far_transport = Arc::new(Transport::start(config, far.clone())?);
-    let _ = far.0.set(Arc::clone(&far_transport));
-    let (sender, events) = mpsc::channel();
-    let mut config = Config::new(
-        NodeId(1),
-        1,
-        any,
-        authority.issue(folder, "near", NodeId(1))?,
-    );
-    config.peers = vec![(NodeId(2), far_transport.local_address()?.to_string())];
-    let near = Transport::start(config, Arc::new(Near(sender)))?;
-    let Event::Up(session) = events.recv_timeout(WITHIN)? else {
-        bail!("a frame before the session");
-    };
+    let pair = Pair::connect(folder)?;
     let block = bytes::Bytes::from(vec![3; 4096]);
     let (end, mut times) = (Instant::now() + time, Vec::new());
     while Instant::now() < end {
         let start = Instant::now();
-        near.send(
-            NodeId(2),
-            session,
-            LANE,
-            vec![block.slice(..64), block.clone()],
-        )?;
-        events.recv_timeout(WITHIN)?;
+        let parts = vec![block.slice(..64), block.clone()];
+        pair.near.send(NodeId(2), pair.session, LANE, parts)?;
+        pair.events.recv_timeout(WITHIN)?;
         times.push(start.elapsed());
     }
-    near.stop();
-    far_transport.stop();
+    pair.stop();
     Ok(median(times))
+}
+
+/// Bytes a second from one node to another in pieces as a resync sends them, several under way.
+///
+/// # Errors
+/// The transport does not come up, or ends.
+pub fn link_rate(folder: &Path, time: Duration) -> anyhow::Result<f64> {
+    let pair = Pair::connect(folder)?;
+    let piece = bytes::Bytes::from(vec![3; PIECE_BYTES]);
+    let lane = Lane::Resync(VolumeId(1));
+    let send = || {
+        pair.near.send(
+            NodeId(2),
+            pair.session,
+            lane,
+            vec![piece.slice(..64), piece.clone()],
+        )
+    };
+    for _ in 0..PIECES_UNDER_WAY {
+        send()?;
+    }
+    let (start, mut arrived) = (Instant::now(), 0_u64);
+    while start.elapsed() < time {
+        pair.events.recv_timeout(WITHIN)?;
+        arrived += 1;
+        send()?;
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    pair.stop();
+    Ok(arrived as f64 * PIECE_BYTES as f64 / seconds)
+}
+
+/// Bytes a second that the disk takes, from the page cache, until they are durable.
+///
+/// # Errors
+/// What the file system says.
+pub fn disk_rate(folder: &Path, bytes: u64) -> anyhow::Result<f64> {
+    let path = folder.join("written");
+    let file = File::create(&path)?;
+    let piece = vec![9; PIECE_BYTES];
+    let start = Instant::now();
+    for at in (0..bytes).step_by(PIECE_BYTES) {
+        file.write_all_at(&piece, at)?;
+    }
+    file.sync_data()?;
+    let rate = bytes as f64 / start.elapsed().as_secs_f64();
+    std::fs::remove_file(path)?;
+    Ok(rate)
 }

@@ -222,7 +222,10 @@ fn spawn(command: &mut Command, is_up: impl Fn() -> bool) -> anyhow::Result<Kill
 }
 
 /// User and system time, from `/proc/ID/stat`.
-fn used_us(process: u32) -> anyhow::Result<f64> {
+///
+/// # Errors
+/// The process is gone.
+pub fn used_us(process: u32) -> anyhow::Result<f64> {
     let text = fs::read_to_string(format!("/proc/{process}/stat"))
         .context("a server's process is gone")?;
     let (_, rest) = text.rsplit_once(')').context("/proc has another format")?;

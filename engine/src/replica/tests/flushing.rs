@@ -28,6 +28,49 @@ fn acked(seq: Seq) -> Message {
     }
 }
 
+/// B, following A, with one record that is not durable.
+fn following_held() -> Bench {
+    let mut b = Bench::new(B);
+    b.replica.on_session_up(at(0), A.node, &mut b.effects);
+    b.view(
+        at(1),
+        answers_held(released(view(3, Some(A), true, &[A, B]))),
+    );
+    let configuration = view(3, Some(A), true, &[A, B]).configuration;
+    b.hear(at(2), A, Message::Prepare { configuration });
+    b.persist(at(3));
+    b.hear(
+        at(4),
+        A,
+        Message::Rewind {
+            epoch: epoch(3),
+            to: Seq::ZERO,
+        },
+    );
+    let position = Position {
+        epoch: epoch(3),
+        seq: Seq(1),
+    };
+    let (kind, range) = (RecordKind::Write, BlockRange::new(0, 1));
+    let entry = Entry {
+        position,
+        kind,
+        range,
+    };
+    let (epoch, committed) = (epoch(3), Seq::ZERO);
+    b.hear(
+        at(5),
+        A,
+        Message::Append {
+            epoch,
+            entry,
+            committed,
+        },
+    );
+    b.take();
+    b
+}
+
 fn hold(a: &mut Bench, now: Time) {
     let token = a.replica.next_token;
     a.replica.on_held(now, token, &mut a.effects);
@@ -125,6 +168,54 @@ fn a_flush_waits_until_what_was_answered_before_it_is_durable_everywhere() {
 }
 
 #[test]
+fn while_a_member_that_lost_power_has_not_caught_up_only_what_is_durable_is_answered() {
+    let mut a = serving_held();
+    let mut seen = answers_held(view(4, Some(A), true, &[A, B]));
+    seen.rebooted = BTreeSet::from([B]);
+    a.view(at(8), seen);
+    a.persist(at(9));
+    let epoch = epoch(4);
+    let (history, end, committed) = (History::new(), Seq::ZERO, Seq::ZERO);
+    let report = Message::Report {
+        epoch,
+        history,
+        end,
+        committed,
+    };
+    a.hear(at(9), B, report);
+    let level = Message::Acked {
+        epoch,
+        durable: Seq::ZERO,
+    };
+    a.hear(at(9), B, level);
+    let asked = at(9);
+    a.hear(at(9), B, Message::Grant { epoch, asked });
+    a.take();
+    let seq = write(&mut a, at(10), 1);
+    assert_eq!(syncs(&a.effects), (1, 1), "it is not left to the next tick");
+    hold(&mut a, at(11));
+    a.hear(at(12), B, Message::Held { epoch, held: seq });
+    assert_eq!(a.acknowledged(), [], "held, and no more");
+    a.persist(at(13));
+    a.hear(
+        at(14),
+        B,
+        Message::Acked {
+            epoch,
+            durable: seq,
+        },
+    );
+    assert_eq!(a.acknowledged(), [ClientOp(1)]);
+}
+
+#[test]
+fn a_follower_that_loses_its_primary_makes_what_it_holds_durable() {
+    let mut b = following_held();
+    b.replica.on_session_down(at(20), A.node, &mut b.effects);
+    assert_eq!(syncs(&b.take()), (1, 0));
+}
+
+#[test]
 fn a_flush_with_nothing_to_make_durable_is_answered_at_once() {
     let mut a = serving_held();
     flush(&mut a, at(10), 1);
@@ -188,44 +279,8 @@ fn a_sync_is_asked_for_again_under_a_new_epoch() {
 
 #[test]
 fn a_follower_says_what_it_holds_and_what_is_durable() {
-    let mut b = Bench::new(B);
-    b.replica.on_session_up(at(0), A.node, &mut b.effects);
-    b.view(
-        at(1),
-        answers_held(released(view(3, Some(A), true, &[A, B]))),
-    );
-    let configuration = view(3, Some(A), true, &[A, B]).configuration;
-    b.hear(at(2), A, Message::Prepare { configuration });
-    b.persist(at(3));
-    b.hear(
-        at(4),
-        A,
-        Message::Rewind {
-            epoch: epoch(3),
-            to: Seq::ZERO,
-        },
-    );
-    let position = Position {
-        epoch: epoch(3),
-        seq: Seq(1),
-    };
-    let (kind, range) = (RecordKind::Write, BlockRange::new(0, 1));
-    let entry = Entry {
-        position,
-        kind,
-        range,
-    };
-    let (epoch, committed) = (epoch(3), Seq::ZERO);
-    b.hear(
-        at(5),
-        A,
-        Message::Append {
-            epoch,
-            entry,
-            committed,
-        },
-    );
-    b.take();
+    let mut b = following_held();
+    let epoch = epoch(3);
     hold(&mut b, at(6));
     let sent = |effects: Effects| -> Vec<Message> {
         let sent = effects.into_iter().filter_map(|effect| match effect {

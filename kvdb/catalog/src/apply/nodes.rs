@@ -4,7 +4,7 @@ use super::Outcome;
 use crate::command::{Answer, Refusal};
 use crate::record::{BootId, Catalog, Durability, starts_counted};
 use isthmus_engine::{Epoch, Incarnation, NodeId, ReplicaId, VolumeId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 impl Catalog {
     pub(super) fn node_started(
@@ -79,14 +79,32 @@ impl Catalog {
             return;
         };
         volume.epoch = epoch;
-        if !volume.opened_set.contains(&replica) {
+        // A volume that never was served has nothing that could be missing.
+        if !volume.served || !volume.opened_set.contains(&replica) {
             return;
         }
-        let rebooted = self.rebooted.entry(id).or_default();
-        rebooted.insert(replica);
-        if volume.opened_set.is_subset(rebooted) {
-            // Nobody has kept anything that another one lacks, as far as it can be known.
-            self.rebooted.remove(&id);
+        self.rebooted.entry(id).or_default().insert(replica);
+        self.follow_rebooted(id);
+        self.offer_those_who_kept_it(id);
+    }
+
+    /// Before `opened`, a set of rebooted members only, which none may lead, goes back to the last opened one, as one that would be
+    /// emptied does (I3).
+    fn offer_those_who_kept_it(&mut self, id: VolumeId) {
+        let Some(volume) = self.volumes.get(&id) else {
+            return;
+        };
+        let rebooted = self.rebooted.get(&id);
+        let none_may_lead = rebooted.is_some_and(|rebooted| volume.in_sync.is_subset(rebooted));
+        if volume.opened || volume.primary.is_some() || !none_may_lead {
+            return;
+        }
+        let counts = |replica: &ReplicaId| {
+            self.in_active_domain(replica.node) && self.is_registered(*replica)
+        };
+        let back: BTreeSet<ReplicaId> = volume.opened_set.iter().copied().filter(counts).collect();
+        if let Some(volume) = self.volumes.get_mut(&id).filter(|_| !back.is_empty()) {
+            volume.in_sync = back;
         }
     }
 

@@ -4,12 +4,13 @@ use crate::record::{Catalog, Handover, VolumeRecord};
 use isthmus_engine::{ReplicaId, VolumeId};
 
 impl Catalog {
-    /// Who has left the last opened set is no rebooted member of it.
+    /// Who has left the last opened set is no rebooted member of it. Where all that are left were rebooted, none of them is: nobody has
+    /// kept anything that another one lacks, as far as it can be known.
     pub(super) fn follow_rebooted(&mut self, id: VolumeId) {
         let counts = self.volumes.get(&id).map(|volume| &volume.opened_set);
         if let Some(rebooted) = self.rebooted.get_mut(&id) {
             rebooted.retain(|replica| counts.is_some_and(|counts| counts.contains(replica)));
-            if rebooted.is_empty() {
+            if counts.is_none_or(|counts| counts.is_subset(rebooted)) || rebooted.is_empty() {
                 self.rebooted.remove(&id);
             }
         }

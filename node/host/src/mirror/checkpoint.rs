@@ -156,6 +156,10 @@ impl<R> Mirror<R> {
             context.journal.release(self.stream(), from);
         }
         let durable = context.journal.durable();
+        if from.0 - 1 > durable.0 {
+            // What is before it may only be held, and nobody else may ask for it to be durable soon.
+            context.journal.sync();
+        }
         self.checkpoint_if_carried(context, durable);
     }
 
