@@ -10,7 +10,7 @@ use crate::checkers::Kind;
 use crate::content::SECTOR_BYTES;
 use crate::schedule::{MILLISECOND, SECOND};
 use isthmus_engine::VolumeId;
-use isthmus_host::Outcome;
+use isthmus_host::{ClientError, Outcome};
 use restoring::Restoring;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -225,6 +225,14 @@ impl Simulation {
             self.note("inspect", || {
                 format!("{volume} at n{}: {outcome:?}", node + 1)
             });
+            return;
+        }
+        let is_rotten = self.checkers.may_be_unreadable(volume);
+        if is_rotten && matches!(outcome, Outcome::Failed(ClientError::Unreadable(_))) {
+            // The primary may not have heard yet that the other one is in the set, and has its good copies: all is read again.
+            inspection.reads.clear();
+            inspection.visit = Visit::Attached;
+            self.checkers.failed(number);
             return;
         }
         inspection.reads.remove(&number);

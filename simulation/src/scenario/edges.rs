@@ -186,10 +186,10 @@ fn resync_takes_long(scenario: &mut Scenario, random: &mut Random) {
     forgive_rot(scenario);
     let node = random.below(2) as usize;
     let source = 1 - node;
-    if random.chance(1, 2) {
-        scenario.faults.clear();
-        scenario.wishes.clear();
-    }
+    // Nothing else: it must come to a second join, and to a crash before what was copied is in a checkpoint.
+    scenario.faults.clear();
+    scenario.wishes.clear();
+    scenario.world.faults_end_us = scenario.world.faults_end_us.max(30 * SECOND);
     scenario.settle_at(source);
     let domain = node as u32 + 1;
     let mut at = SECOND + random.below(3 * SECOND);
@@ -206,9 +206,9 @@ fn resync_takes_long(scenario: &mut Scenario, random: &mut Random) {
         };
         scenario.fault(at, rot);
         for _ in 0..1 + random.below(2) {
-            at += SECOND + random.below(3 * SECOND);
+            at += 2 * SECOND + random.below(3 * SECOND);
             scenario.fault(at, Fault::Flap);
-            at += SECOND + random.below(2 * SECOND);
+            at += SECOND + random.below(3 * SECOND);
             let for_us = random.below(300 * MS) + MS;
             let death = if random.chance(1, 2) {
                 Fault::Kill { node, for_us }
