@@ -4,6 +4,7 @@
 //! sends all that was sealed. A stream that is cut off is the end of its session, whoever cut it: no closing record is needed.
 
 use bytes::{Buf, BytesMut};
+use rustix::net::sockopt;
 use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::UnbufferedServerConnection;
@@ -23,6 +24,8 @@ const READ_BYTES: usize = 128 << 10;
 const RECORD_OVERHEAD_BYTES: usize = 256;
 /// Room for sealed bytes that is kept for the next ones.
 const KEPT_BYTES_MAX: usize = 512 << 10;
+/// A connection that said nothing for so long says that it is there.
+const KEPT_ALIVE_AFTER: Duration = Duration::from_secs(30);
 /// What a record carries.
 const RECORD_BYTES: usize = 16 << 10;
 
@@ -103,7 +106,10 @@ impl TlsSocket {
     ) -> io::Result<TlsSocket> {
         socket.set_nodelay(true)?;
         let limit = u32::try_from(unanswered_for.as_millis()).unwrap_or(u32::MAX);
-        rustix::net::sockopt::set_tcp_user_timeout(&socket, limit)?;
+        sockopt::set_tcp_user_timeout(&socket, limit)?;
+        // For what stands between the sites and forgets connections that say nothing.
+        sockopt::set_socket_keepalive(&socket, true)?;
+        sockopt::set_tcp_keepidle(&socket, KEPT_ALIVE_AFTER)?;
         let mut tls = TlsSocket {
             socket,
             records,
