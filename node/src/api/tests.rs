@@ -412,6 +412,19 @@ async fn a_deactivation_takes_its_replicas_out_and_a_second_one_is_refused() {
 }
 
 #[tokio::test]
+async fn a_node_whose_start_is_not_noted_yet_counts_for_nothing() {
+    let memory = with_volume().await;
+    {
+        let mut observations = memory.observations.lock();
+        let runtime = observations.get_mut(&NodeId(2)).unwrap().runtime.as_mut();
+        runtime.unwrap().starts = 2;
+    }
+    let path = "/v1/clusterdomains/site-a/deactivate";
+    let (status, error) = post(&memory, path, &id(2), json!({})).await;
+    assert_eq!(status, StatusCode::CONFLICT, "{error}");
+}
+
+#[tokio::test]
 async fn a_deactivation_that_would_lose_writes_is_refused_unless_the_loss_is_accepted() {
     let memory = with_volume().await;
     memory.silence(2);

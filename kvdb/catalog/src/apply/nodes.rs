@@ -31,7 +31,7 @@ impl Catalog {
                 let epochs = self.epochs_after_reboot(node, boot)?;
                 self.end_process(replica);
                 for (volume, epoch) in epochs {
-                    self.note_reboot(volume, epoch, replica);
+                    self.note_reboot(volume, epoch, replica, at_ms);
                 }
             }
             Some(lost) => self.lose_incarnation(
@@ -74,7 +74,7 @@ impl Catalog {
     }
 
     /// The new epoch ends whatever was asked for on the strength of what this replica held before, also as a joiner.
-    fn note_reboot(&mut self, id: VolumeId, epoch: Epoch, replica: ReplicaId) {
+    fn note_reboot(&mut self, id: VolumeId, epoch: Epoch, replica: ReplicaId, at_ms: u64) {
         let Some(volume) = self.volumes.get_mut(&id) else {
             return;
         };
@@ -85,12 +85,12 @@ impl Catalog {
         }
         self.rebooted.entry(id).or_default().insert(replica);
         self.follow_rebooted(id);
-        self.offer_those_who_kept_it(id);
+        self.offer_those_who_kept_it(id, at_ms);
     }
 
     /// Before `opened`, a set of rebooted members only, which none may lead, goes back to the last opened one, as one that would be
     /// emptied does (I3).
-    fn offer_those_who_kept_it(&mut self, id: VolumeId) {
+    fn offer_those_who_kept_it(&mut self, id: VolumeId, at_ms: u64) {
         let Some(volume) = self.volumes.get(&id) else {
             return;
         };
@@ -105,6 +105,7 @@ impl Catalog {
         let back: BTreeSet<ReplicaId> = volume.opened_set.iter().copied().filter(counts).collect();
         if let Some(volume) = self.volumes.get_mut(&id).filter(|_| !back.is_empty()) {
             volume.in_sync = back;
+            volume.note_protection(at_ms);
         }
     }
 

@@ -352,6 +352,44 @@ fn who_leaves_the_set_is_no_rebooted_member() {
 }
 
 #[test]
+fn where_the_one_that_kept_its_memory_is_replaced_the_others_may_lead() {
+    let mut cluster = flush_volume();
+    cluster.serve(1);
+    cluster.done(started_in(2, 3, 22));
+    // The disk of node 1 is another one.
+    cluster.done(Command::NodeStartedIn {
+        node: NodeId(1),
+        incarnation: Incarnation(100),
+        starts: 1,
+        boot: BootId(11),
+    });
+    assert_eq!(cluster.demo().opened_set, replicas(&[2]));
+    assert_eq!(rebooted(&cluster), BTreeSet::new());
+    cluster.done(cluster.promote(2));
+}
+
+#[test]
+fn a_set_of_rebooted_members_that_never_opened_goes_back_to_those_who_kept_their_memory() {
+    let mut cluster = flush_volume();
+    cluster.serve(1);
+    cluster.done(started_in(1, 3, 11));
+    cluster.done(cluster.promote(2));
+    let shrink = Command::Shrink {
+        volume: DEMO,
+        epoch: cluster.epoch(),
+        primary: replica(2),
+        leaving: replicas(&[1]),
+    };
+    cluster.done(shrink);
+    assert_eq!(cluster.demo().in_sync, replicas(&[2]));
+    // It loses power before it opened.
+    cluster.done(started_in(2, 3, 22));
+    assert_eq!(rebooted(&cluster), replicas(&[2]));
+    assert_eq!(cluster.demo().in_sync, replicas(&[1, 2]));
+    cluster.done(cluster.promote(1));
+}
+
+#[test]
 fn a_volume_whose_writes_are_durable_takes_no_notice_of_a_reboot() {
     let mut cluster = Cluster::with_volume();
     cluster.done(started_in(1, 2, 11));
