@@ -565,7 +565,7 @@ async fn the_description_names_exactly_the_routes_that_are_there() {
     let memory = Memory::new();
     let document: Value = serde_json::from_str(OPENAPI).unwrap();
     let paths = document["paths"].as_object().unwrap();
-    assert_eq!(paths.len(), 10);
+    assert_eq!(paths.len(), 13);
     for (path, operations) in paths {
         let real = path.replace("{name}", "demo");
         for method in [
