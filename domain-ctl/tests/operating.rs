@@ -1,6 +1,7 @@
 //! What tells an operator why and what: `explain`, `get events`, `status --watch`, and what is generated from the grammar.
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
+#[path = "support/stand_in.rs"]
 mod support;
 
 use serde_json::{Value, json};

@@ -1,6 +1,7 @@
 //! What `domain-ctl` prints and how it exits, over a stand-in for the admin API that answers with fixed texts.
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
+#[path = "support/stand_in.rs"]
 mod support;
 
 use serde_json::{Value, json};
