@@ -73,7 +73,7 @@ impl Replica {
         if !self.answers_held() || through <= self.log.committed() {
             return;
         }
-        let (epoch, adopted, end) = (self.configuration.epoch, self.adopted, self.log.end());
+        let end = self.log.end();
         let Some(primary) = self.primary_mut() else {
             return;
         };
@@ -85,6 +85,14 @@ impl Replica {
                 *none = Some(Syncing { first, since, last });
             }
         }
+        self.ask_to_sync(effects);
+    }
+
+    fn ask_to_sync(&mut self, effects: &mut Effects) {
+        let (epoch, adopted) = (self.configuration.epoch, self.adopted);
+        let Some(primary) = self.primary_mut() else {
+            return;
+        };
         let aligned = primary.members.iter();
         let aligned: Vec<NodeId> = aligned
             .filter(|(_, member)| member.stage == Stage::Aligned)
@@ -96,10 +104,24 @@ impl Replica {
         effects.push(Effect::Sync);
     }
 
-    /// Once a tick: nothing that was answered stays long in doubt.
+    /// Once a tick: nothing that was answered stays long in doubt, nor what can be answered only when it is durable.
     pub(super) fn sync_what_is_answered(&mut self, now: Time, effects: &mut Effects) {
-        if self.is_serving() {
-            self.make_durable(now, self.answered(), effects);
+        if !self.is_serving() || !self.answers_held() {
+            return;
+        }
+        let through = match self.held_is_enough() {
+            true => self.answered(),
+            false => self.log.end(),
+        };
+        if through <= self.log.committed() {
+            return;
+        }
+        let asked = matches!(&self.role, Role::Primary(primary) if primary.syncing.is_some_and(|asked| asked.last >= through));
+        if asked {
+            // Again: who has been aligned only since then has not heard of it.
+            self.ask_to_sync(effects);
+        } else {
+            self.make_durable(now, through, effects);
         }
     }
 

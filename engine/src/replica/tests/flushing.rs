@@ -209,6 +209,40 @@ fn while_a_member_that_lost_power_has_not_caught_up_only_what_is_durable_is_answ
 }
 
 #[test]
+fn writes_from_before_a_member_lost_power_are_made_durable_too() {
+    let mut a = serving_held();
+    let seq = write(&mut a, at(10), 1);
+    hold(&mut a, at(11));
+    let mut seen = answers_held(view(4, Some(A), true, &[A, B]));
+    seen.rebooted = BTreeSet::from([B]);
+    a.view(at(12), seen);
+    a.persist(at(13));
+    a.take();
+    // Asked before B is there, and again once it is.
+    a.tick(at(200));
+    let epoch = epoch(4);
+    let (history, end, committed) = (History::new(), Seq::ZERO, Seq::ZERO);
+    let report = Message::Report {
+        epoch,
+        history,
+        end,
+        committed,
+    };
+    a.hear(at(201), B, report);
+    let asked = at(201);
+    a.hear(at(201), B, Message::Grant { epoch, asked });
+    a.take();
+    a.tick(at(400));
+    assert_eq!(syncs(&a.take()).1, 1);
+    let durable = Message::Acked {
+        epoch,
+        durable: seq,
+    };
+    a.hear(at(401), B, durable);
+    assert_eq!(a.acknowledged(), [ClientOp(1)]);
+}
+
+#[test]
 fn a_follower_that_loses_its_primary_makes_what_it_holds_durable() {
     let mut b = following_held();
     b.replica.on_session_down(at(20), A.node, &mut b.effects);
