@@ -12,10 +12,6 @@ use isthmus_simulated_disk::Random;
 const MS: Micros = 1_000;
 const SECOND: Micros = 1_000_000;
 
-/// Disks rot only in builds with mutations: seed 9000204 shows a resync that does not end after its source's bad blocks were to be written
-/// anew, and it is not known yet whether the product or the simulator's settling is at fault (docs/reliability.md).
-const ROT_IS_DRAWN: bool = cfg!(feature = "mutations");
-
 /// Adds what the seed has of these.
 pub fn sharpen(scenario: &mut Scenario, random: &mut Random) {
     if random.chance(1, 3) {
@@ -28,8 +24,8 @@ pub fn sharpen(scenario: &mut Scenario, random: &mut Random) {
         0 | 1 => grants_run_out(scenario, random),
         2 | 3 => peer_is_heard_first(scenario, random),
         4 | 5 => checkpoints_are_cut(scenario, random),
-        6 | 7 if ROT_IS_DRAWN => disk_rots(scenario, random),
-        8..=10 if ROT_IS_DRAWN => resync_takes_long(scenario, random),
+        6 | 7 => disk_rots(scenario, random),
+        8..=10 => resync_takes_long(scenario, random),
         _ => {}
     }
     scenario.faults.sort_by_key(|planned| planned.at_us);

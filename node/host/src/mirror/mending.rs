@@ -258,10 +258,11 @@ impl<R> Mirror<R> {
             .collect();
         for id in overdue {
             if let Some(question) = self.mending.questions.remove(&id) {
-                let blocks = question.blocks & !question.touched;
-                if blocks == 0 {
-                    self.mending_ended(question.range, question.blocks);
-                } else {
+                let touched = question.blocks & question.touched;
+                // What was written meanwhile is good, and not asked for again: who waits for it must not wait for an answer.
+                self.mending_ended(question.range, touched);
+                let blocks = question.blocks & !touched;
+                if blocks != 0 {
                     self.ask_for(context, question.range, blocks, question.tries + 1);
                 }
             }
