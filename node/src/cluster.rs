@@ -5,6 +5,7 @@ use crate::domains::driver::UpdatesWaiting;
 use crate::peers::{Outlet, SERVICE_RUNTIME};
 use crate::serve::DataPath;
 use crate::store::Store;
+use crate::store::space::StoreSpace;
 use bytes::Bytes;
 use isthmus_api::{KvdbView, NodeRuntime};
 use isthmus_catalog::{Answer, Catalog, Cause, Command, Request, RequestId, starts_counted};
@@ -32,12 +33,15 @@ pub struct OwnState {
     pub data_path: Arc<dyn DataPath>,
     /// What its domain updates wait for, while it leads kvdb.
     pub waiting: UpdatesWaiting,
+    /// How much room its data directory has.
+    pub space: StoreSpace,
 }
 
 impl OwnState {
     /// What this node says about itself now.
     pub async fn runtime(&self) -> NodeRuntime {
         let state = self.data_path.state().await;
+        let space = self.space.now();
         NodeRuntime {
             node: self.store.node.0,
             name: self.name.clone(),
@@ -50,6 +54,8 @@ impl OwnState {
             acted_on_revision: state.acted_on_revision,
             volumes: state.volumes,
             updates_waiting: self.waiting.list(),
+            store_bytes_total: space.map(|space| space.total_bytes),
+            store_bytes_free: space.map(|space| space.free_bytes),
         }
     }
 }

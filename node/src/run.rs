@@ -11,6 +11,7 @@ use crate::domains::driver::{self, UpdatesWaiting};
 use crate::peers::{KvdbPeers, Outlet, Switchboard};
 use crate::replicas::{OpenDirectory, Replicas};
 use crate::serve::{DataPath, NoReplicas};
+use crate::store::space::StoreSpace;
 use crate::store::{self, Store};
 use crate::{membership, random};
 use anyhow::Context;
@@ -73,6 +74,7 @@ async fn live(config: &Config, mut store: Store) -> anyhow::Result<()> {
         kvdb: kvdb.clone(),
         data_path: Arc::clone(&data_path),
         waiting: waiting.clone(),
+        space: StoreSpace::follow(&config.data_dir),
     });
     let transport = start_transport(config, &kvdb, &data_path, &own, &data)?;
     outlet.open(Arc::clone(&transport));

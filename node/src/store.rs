@@ -6,6 +6,8 @@
 //! A page, little-endian: magic `ISTHSTOR`, version u32, crc32 u32 of all that follows, incarnation u64, starts u64,
 //! cluster u64, node u32, formatted u32 (0 or 1), zeroes to the end.
 
+pub mod space;
+
 use crate::random;
 use anyhow::{Context, bail};
 use isthmus_catalog::starts_counted;

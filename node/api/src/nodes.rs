@@ -37,6 +37,12 @@ pub struct Node {
     pub observed_at_ms: Option<u64>,
     /// Round trip from the answering node, in microseconds; none when not known.
     pub round_trip_us: Option<u64>,
+    /// Bytes of the file system that holds its data directory; left out where they are not known, as when it does not answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store_bytes_total: Option<u64>,
+    /// Of these, how many it may still fill.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store_bytes_free: Option<u64>,
     /// What is wrong; empty when nothing is.
     pub reason: String,
     /// What to do about it; empty when there is nothing.
@@ -92,6 +98,12 @@ pub struct NodeRuntime {
     /// Only on the node that leads kvdb: what each domain update in progress waits for, by the update's name.
     #[serde(default)]
     pub updates_waiting: Vec<(String, String)>,
+    /// Bytes of the file system that holds its data directory; left out where its disk does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store_bytes_total: Option<u64>,
+    /// Of these, how many it may still fill.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store_bytes_free: Option<u64>,
 }
 
 /// What a node's replica does now.

@@ -24,6 +24,9 @@ fn node(facts: &Facts, id: NodeId, record: &NodeRecord) -> Node {
     let domain = facts.catalog.domains.get(&record.domain);
     let observation = facts.observations.get(&id);
     let answers = facts.answers(id);
+    let said = observation
+        .filter(|_| answers)
+        .and_then(|observation| observation.runtime.as_ref());
     let (reason, next) = if record.incarnation.is_none() {
         (
             "it has never been started".to_owned(),
@@ -58,6 +61,8 @@ fn node(facts: &Facts, id: NodeId, record: &NodeRecord) -> Node {
         answers,
         observed_at_ms: facts.heard_at_ms(id),
         round_trip_us: observation.and_then(|observation| observation.round_trip_us),
+        store_bytes_total: said.and_then(|said| said.store_bytes_total),
+        store_bytes_free: said.and_then(|said| said.store_bytes_free),
         reason,
         next,
     }

@@ -43,6 +43,8 @@ pub fn runtime(node: u32) -> NodeRuntime {
         acted_on_revision: u64::MAX,
         volumes: Vec::new(),
         updates_waiting: Vec::new(),
+        store_bytes_total: Some(1000),
+        store_bytes_free: Some(600 + u64::from(node)),
     }
 }
 
@@ -523,6 +525,19 @@ async fn a_resync_shows_its_progress_as_the_primary_tells_it() {
         (&json!("Unknown"), &json!("Unknown")),
         "{shown}"
     );
+}
+
+#[tokio::test]
+async fn a_node_shows_its_own_room_and_none_when_it_does_not_answer() {
+    let memory = Memory::new();
+    memory.silence(2);
+    let (_, nodes) = get(&memory, "/v1/nodes").await;
+    assert_eq!(nodes["items"][0]["store_bytes_total"], json!(1000));
+    assert_eq!(nodes["items"][0]["store_bytes_free"], json!(601));
+    assert_eq!(nodes["items"][2]["store_bytes_free"], json!(603));
+    let silent = nodes["items"][1].as_object().unwrap();
+    assert!(!silent.contains_key("store_bytes_total"), "{nodes}");
+    assert!(!silent.contains_key("store_bytes_free"), "{nodes}");
 }
 
 /// a1 becomes primary, serves, and goes on without b1.
