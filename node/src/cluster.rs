@@ -23,6 +23,10 @@ const OBSERVE_WITHIN: Duration = Duration::from_millis(500);
 pub struct OwnState {
     /// Its name.
     pub name: String,
+    /// Its way to the others.
+    pub outlet: Outlet,
+    /// The others.
+    pub peers: Vec<NodeId>,
     /// Its store.
     pub store: Store,
     /// Since when it runs.
@@ -53,10 +57,24 @@ impl OwnState {
             kvdb: view(&self.kvdb),
             acted_on_revision: state.acted_on_revision,
             volumes: state.volumes,
+            sessions: self.sessions(),
             updates_waiting: self.waiting.list(),
             store_bytes_total: space.map(|space| space.total_bytes),
             store_bytes_free: space.map(|space| space.free_bytes),
         }
+    }
+}
+
+impl OwnState {
+    fn sessions(&self) -> Vec<u32> {
+        let Some(transport) = self.outlet.transport() else {
+            return Vec::new();
+        };
+        let connected = self
+            .peers
+            .iter()
+            .filter(|peer| transport.connected(**peer).is_some());
+        connected.map(|peer| peer.0).collect()
     }
 }
 

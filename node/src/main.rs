@@ -1,7 +1,7 @@
 //! `isthmusd`: one node of an Isthmus cluster, and `quickstart`, a whole one on this machine.
 //!
 //! Reading order: `run` (a node's life), [`store`], [`membership`], [`peers`], [`cluster`], [`serve`] (the data
-//! path's seam), [`replicas`] (the data path), [`api`], [`domains`], [`quickstart`].
+//! path's seam), [`replicas`] (the data path), [`api`], [`domains`], [`failover`], [`quickstart`].
 
 mod api;
 mod boot;
@@ -9,6 +9,7 @@ mod clock;
 mod cluster;
 mod data_thread;
 mod domains;
+mod failover;
 mod logging;
 mod membership;
 mod peers;

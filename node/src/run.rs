@@ -13,10 +13,10 @@ use crate::replicas::{OpenDirectory, Replicas};
 use crate::serve::{DataPath, NoReplicas};
 use crate::store::space::StoreSpace;
 use crate::store::{self, Store};
-use crate::{membership, random};
+use crate::{failover, membership, random};
 use anyhow::Context;
 use isthmus_catalog::starts_counted;
-use isthmus_config::{Config, Role};
+use isthmus_config::{Config, FailoverPolicy, Role};
 use isthmus_disk::{DirectoryLock, FileDisk};
 use isthmus_engine::NodeId;
 use isthmus_kvdb::{Kvdb, KvdbConfig};
@@ -68,6 +68,8 @@ async fn live(config: &Config, mut store: Store) -> anyhow::Result<()> {
     let data_path = start_data_path(config, directory, &store, &kvdb, &outlet, &data).await?;
     let waiting = UpdatesWaiting::default();
     let own = Arc::new(OwnState {
+        outlet: outlet.clone(),
+        peers: others(config).map(|(node, _)| node).collect(),
         name: config.node.clone(),
         store,
         since: Instant::now(),
@@ -94,11 +96,17 @@ async fn live(config: &Config, mut store: Store) -> anyhow::Result<()> {
         store,
     ));
     let driving = tokio::spawn(driver::drive(
-        cluster,
+        Arc::clone(&cluster),
         config.timing.lease(),
         random::number()?,
         waiting,
     ));
+    let policy = failover::watch::Policy {
+        automatic: config.failover.policy == FailoverPolicy::Automatic,
+        after: Duration::from_millis(config.failover.after_ms),
+        auto_activate: config.failover.auto_activate,
+    };
+    let watching = tokio::spawn(failover::driver::drive(cluster, policy, random::number()?));
 
     let ended = tokio::select! {
         _ = terminate.recv() => Ok(()),
@@ -115,6 +123,7 @@ async fn live(config: &Config, mut store: Store) -> anyhow::Result<()> {
     tracing::info!(node = config.node, "node stops");
     joining.abort();
     driving.abort();
+    watching.abort();
     // The API's task may have ended by itself.
     let _ = stop.send(true);
     data_path.stop().await;

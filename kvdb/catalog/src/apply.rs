@@ -2,18 +2,22 @@
 //!
 //! [`Catalog::apply`] finds repeats, hands the command to its topic, and records what changed. Each topic's functions first
 //! check everything, then change: a refusal leaves the catalog exactly as it was. Reading order: `cluster` (form),
-//! `nodes` (start of a store), `volumes` (create, delete), `configuration` (primary and in-sync set), `domains` (activate,
-//! deactivate), and `sets`, the rules by which replicas leave a volume's sets.
+//! `nodes` (start of a store), `volumes` (create, expand, delete), `configuration` (primary and in-sync set), `places` (where a volume
+//! is used, and is moved to), `domains` (activate, deactivate), `failovers` (their reports), `sets`, the rules by which replicas leave a
+//! volume's sets, and `audit`.
 
+mod audit;
 mod cluster;
 mod configuration;
 mod domains;
+mod failovers;
 mod nodes;
+mod places;
 mod sets;
 mod volumes;
 
-use crate::command::{Answer, Cause, Command, Refusal, Request};
-use crate::record::{AuditRecord, Catalog, DomainRecord, DomainState, VolumeRecord};
+use crate::command::{Answer, Command, Refusal, Request};
+use crate::record::{Catalog, DomainRecord, DomainState, VolumeRecord};
 use isthmus_engine::{DomainId, Epoch, NodeId, ReplicaId, VolumeId};
 
 /// What a command that was not refused came to.
@@ -91,6 +95,21 @@ impl Catalog {
                 policy,
             } => self.create_volume(name, *bytes, *block_bytes, policy, at_ms),
             Command::DeleteVolume { volume } => self.delete_volume(*volume),
+            Command::ExpandVolume { volume, bytes } => self.expand_volume(*volume, *bytes),
+            Command::ChangePolicy {
+                volume,
+                on_peer_loss,
+                durability,
+                preferred_domain,
+            } => self.change_policy(*volume, *on_peer_loss, *durability, *preferred_domain),
+            Command::Publish {
+                volume,
+                node,
+                read_only,
+            } => self.publish(*volume, *node, *read_only, at_ms),
+            Command::Unpublish { volume, node, idle } => self.unpublish(*volume, *node, *idle),
+            Command::Relocate { volume, to } => self.relocate(*volume, *to, at_ms),
+            Command::EndRelocation { volume, to } => self.end_relocation(*volume, *to),
             Command::Promote {
                 volume,
                 expected,
@@ -133,25 +152,16 @@ impl Catalog {
                 domain,
                 answering,
                 accept_data_loss,
-            } => self.deactivate(*domain, answering, *accept_data_loss, at_ms),
+            } => self.deactivate(*domain, answering, *accept_data_loss, false, at_ms),
+            Command::FailOver { domain, answering } => {
+                self.deactivate(*domain, answering, false, true, at_ms)
+            }
+            Command::NoteFailover { name, positions } => self.note_failover(name, positions),
             Command::Deactivated { domain, proof } => self.deactivated(*domain, proof, at_ms),
             Command::Activate { domain } => self.activate(*domain, at_ms),
             Command::Activated { domain } => self.activated(*domain, at_ms),
             Command::UpdateFailed { domain, reason } => self.update_failed(*domain, reason, at_ms),
             Command::Nothing => Ok(Outcome::Unchanged(Answer::Done)),
-        }
-    }
-
-    fn record_audit(&mut self, cause: &Cause, what: &str) {
-        self.audit.push_back(AuditRecord {
-            revision: self.revision,
-            at_ms: cause.at_ms,
-            who: cut(&cause.who),
-            why: cut(&cause.why),
-            what: cut(what),
-        });
-        while self.audit.len() > Catalog::AUDIT_MAX {
-            self.audit.pop_front();
         }
     }
 

@@ -15,11 +15,20 @@ impl Catalog {
             ("domain updates", self.updates.len(), Catalog::UPDATES_MAX),
             ("audit records", self.audit.len(), Catalog::AUDIT_MAX),
             ("answers", self.answers.len(), Catalog::ANSWERS_MAX),
+            ("digests", self.audit_digests.len(), self.audit.len()),
+            ("failovers", self.failovers.len(), Catalog::FAILOVERS_MAX),
         ];
         for (what, count, max) in bounds {
             if count > max {
                 broken.push(format!("{count} {what}, at most {max}"));
             }
+        }
+        if let Some(record) = self.audit_gap() {
+            broken.push(format!("the audit trail breaks at {record:?}"));
+        }
+        let placed = self.published.keys().chain(self.relocations.keys());
+        for id in placed.filter(|id| !self.volumes.contains_key(id)) {
+            broken.push(format!("{id} is placed, and does not exist"));
         }
         broken
     }

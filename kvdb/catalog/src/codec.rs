@@ -17,10 +17,10 @@ use std::borrow::Cow;
 const MAGIC: u32 = 0x6b76_6462;
 /// The schema of requests and answers, and of catalogs of earlier versions. What was added to the former came at the end of their lists.
 const SCHEMA: u16 = 2;
-/// The schema of catalogs: two maps more at the end, which may be empty ([`NOTHING_ADDED`]).
-const CATALOG_SCHEMA: u16 = 3;
-/// What [`CATALOG_SCHEMA`] added, where there is nothing in it: an older catalog with this behind it is one of that schema.
-const NOTHING_ADDED: [u8; 2] = [0, 0];
+/// The schema of catalogs. Since 2 (the oldest that is read), each added maps and lists at the end: two in 3, four in 4.
+const CATALOG_SCHEMA: u16 = 4;
+/// What was added since the oldest schema, where there is nothing in it. An older catalog with the end of this behind it is one of today's.
+const NOTHING_ADDED: [u8; 6] = [0; 6];
 /// Bytes before the payload.
 pub const ENVELOPE_BYTES: usize = 16;
 /// Bytes of a payload at most.
@@ -126,19 +126,21 @@ pub fn unseal<T: DeserializeOwned>(kind: Kind, bytes: &[u8]) -> Result<T, CodecE
         });
     }
     let (ours, theirs) = (schema_of(kind), u16_at(4));
-    let is_older_catalog = kind == Kind::CATALOG && theirs == SCHEMA;
-    if theirs != ours && !is_older_catalog {
-        return Err(CodecError::Schema { ours, theirs });
-    }
+    let added: &[u8] = match theirs {
+        _ if theirs == ours => &[],
+        2 if kind == Kind::CATALOG => &NOTHING_ADDED,
+        3 if kind == Kind::CATALOG => &NOTHING_ADDED[2..],
+        _ => return Err(CodecError::Schema { ours, theirs }),
+    };
     if payload.len() > PAYLOAD_BYTES_MAX || payload.len() != u32_at(8) as usize {
         return Err(CodecError::Length(bytes.len()));
     }
     if checksum(theirs, kind, payload) != u32_at(12) {
         return Err(CodecError::Checksum);
     }
-    let payload = match is_older_catalog {
-        true => Cow::Owned([payload, &NOTHING_ADDED].concat()),
-        false => Cow::Borrowed(payload),
+    let payload = match added {
+        [] => Cow::Borrowed(payload),
+        added => Cow::Owned([payload, added].concat()),
     };
     let (value, read) =
         decode_payload(&payload).map_err(|error| CodecError::Payload(error.to_string()))?;

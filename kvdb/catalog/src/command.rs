@@ -4,7 +4,7 @@ use isthmus_engine::{DomainId, Epoch, Incarnation, NodeId, ReplicaId, VolumeId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
-use crate::record::{BootId, DomainRecord, NodeRecord, VolumePolicy};
+use crate::record::{BootId, DomainRecord, Durability, NodeRecord, OnPeerLoss, VolumePolicy};
 
 /// Names a request, so that a repeat of it is applied once: random per client process, then counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -222,6 +222,74 @@ pub enum Command {
         /// Who.
         replicas: BTreeSet<ReplicaId>,
     },
+    /// Makes a volume larger, on all replicas, also on those that are away: each takes the new size when it hears of it.
+    ExpandVolume {
+        /// Which volume.
+        volume: VolumeId,
+        /// Its size in bytes from now on: as in `CreateVolume`, and not less than now.
+        bytes: u64,
+    },
+    /// Changes what an operator chose for a volume, where something is given. `Flush` can't be taken back: what was acknowledged under it
+    /// may be in a kernel's memory still.
+    ChangePolicy {
+        /// Which volume.
+        volume: VolumeId,
+        /// What happens when a replica is lost.
+        on_peer_loss: Option<OnPeerLoss>,
+        /// What an acknowledgement means.
+        durability: Option<Durability>,
+        /// The domain that should go on when only the link between the sites is cut: given, and perhaps none.
+        preferred_domain: Option<Option<DomainId>>,
+    },
+    /// An orchestrator will use the volume on this node: clients come there only. Refused while it is published to another node, unless
+    /// that one's domain is inactive (which is proven), or another node is primary already. The node holds a replica, in an active domain.
+    Publish {
+        /// Which volume.
+        volume: VolumeId,
+        /// Where.
+        node: NodeId,
+        /// Whether it only reads there.
+        read_only: bool,
+    },
+    /// The orchestrator uses the volume there no more. Refused while that node may still serve a client: it is primary and not said to be
+    /// idle, or its domain is being deactivated. Not published there: fine.
+    Unpublish {
+        /// Which volume.
+        volume: VolumeId,
+        /// Where.
+        node: NodeId,
+        /// The node says that it has no client of the volume (it may be primary to bring another replica back).
+        idle: bool,
+    },
+    /// Moves the primary of a volume to a node whose replica is in sync, in an active domain. Refused for a volume that is published to
+    /// another node.
+    Relocate {
+        /// Which volume.
+        volume: VolumeId,
+        /// Where to.
+        to: NodeId,
+    },
+    /// A move is over: a client has come, or nobody came in time.
+    EndRelocation {
+        /// Which volume.
+        volume: VolumeId,
+        /// Where it was moved to.
+        to: NodeId,
+    },
+    /// `Deactivate` by the failover policy: without any loss, or refused.
+    FailOver {
+        /// Which domain.
+        domain: DomainId,
+        /// The nodes that answer now, as the asking node knows.
+        answering: BTreeSet<NodeId>,
+    },
+    /// The positions that the survivors of a failover know as committed, for its report.
+    NoteFailover {
+        /// The domain update's name.
+        name: String,
+        /// By volume: the seq.
+        positions: Vec<(VolumeId, u64)>,
+    },
 }
 
 /// The answer to a request: what it made, or why it was refused.
@@ -324,6 +392,49 @@ pub enum Refusal {
         "the machine of replica {0} was booted anew: the replica may lack writes that another in-sync replica holds, and has to catch up with that one first"
     )]
     Rebooted(ReplicaId),
+    /// A volume does not shrink.
+    #[error(
+        "volume {name} has {bytes} bytes: it can be made larger, not smaller ({wanted} were asked for)"
+    )]
+    WouldShrink {
+        /// Its name.
+        name: String,
+        /// Its size.
+        bytes: u64,
+        /// What was asked for.
+        wanted: u64,
+    },
+    /// Durability can't be made stronger in place.
+    #[error(
+        "volume {0} has durability flush: what was acknowledged so far may be in memory only, so it can't be called durable now; make a new volume and copy it"
+    )]
+    StaysFlush(String),
+    /// An orchestrator uses the volume on another node.
+    #[error("volume {volume} is published to node {node}, and it is not proven that this node can't serve it")]
+    Published {
+        /// Its name.
+        volume: String,
+        /// That node's name.
+        node: String,
+    },
+    /// A node may still serve a volume.
+    #[error("node {node} may still serve volume {volume}")]
+    MayServe {
+        /// The volume's name.
+        volume: String,
+        /// The node's name.
+        node: String,
+    },
+    /// The node has no replica of the volume.
+    #[error("node {node} holds no replica of volume {volume}: choose one of {}", holders.join(", "))]
+    NoReplica {
+        /// The volume's name.
+        volume: String,
+        /// The node's name.
+        node: String,
+        /// The names of the nodes that hold one.
+        holders: Vec<String>,
+    },
 }
 
 impl Refusal {

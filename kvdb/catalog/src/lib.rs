@@ -17,9 +17,9 @@ pub use codec::CodecError;
 pub use command::{Answer, Cause, Command, Refusal, Request, RequestId};
 pub use plan::DeactivationPlan;
 pub use record::{
-    AuditRecord, BootId, Catalog, DomainRecord, DomainRole, DomainState, DomainUpdate, Durability,
-    Handover, NodeRecord, OnPeerLoss, UpdateAction, UpdateStatus, VolumePolicy, VolumeRecord,
-    starts_counted,
+    AuditDigest, AuditRecord, BootId, Catalog, DomainRecord, DomainRole, DomainState, DomainUpdate,
+    Durability, FailoverReport, FailoverVolume, Handover, NodeRecord, OnPeerLoss, Publication,
+    Relocation, UpdateAction, UpdateStatus, VolumePolicy, VolumeRecord, starts_counted,
 };
 
 #[cfg(test)]

@@ -37,7 +37,80 @@ pub struct Catalog {
     /// were last known to hold everything acknowledged. As long as another member may have kept it, these are not promoted.
     /// Never empty. Since schema 3.
     pub rebooted: BTreeMap<VolumeId, BTreeSet<ReplicaId>>,
+    /// The node on which an orchestrator has a volume in use, where there is one. Since schema 4.
+    pub published: BTreeMap<VolumeId, Publication>,
+    /// Planned moves of primaries that are under way. Since schema 4.
+    pub relocations: BTreeMap<VolumeId, Relocation>,
+    /// What the last deactivations of data domains meant for each volume, newest last; at most [`Catalog::FAILOVERS_MAX`]. Since schema 4.
+    pub failovers: VecDeque<FailoverReport>,
+    /// A digest for each of the newest records of `audit` (all that were made since schema 4), in their order.
+    pub audit_digests: VecDeque<AuditDigest>,
 }
+
+/// A node has a volume in use: clients come there only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Publication {
+    /// The node.
+    pub node: NodeId,
+    /// Whether it only reads.
+    pub read_only: bool,
+    /// Since when, in ms of wall-clock time since 1970.
+    pub since_ms: u64,
+}
+
+/// A volume's primary is being moved to a node: the old one sends its clients away and releases the volume, the new one is promoted and
+/// waits for clients. Ends when a client has come there, or by time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Relocation {
+    /// Where to.
+    pub to: NodeId,
+    /// When it was asked for, in ms of wall-clock time since 1970.
+    pub since_ms: u64,
+}
+
+/// What the deactivation of a data domain meant for the volumes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailoverReport {
+    /// The domain update's name.
+    pub name: String,
+    /// Which domain was deactivated.
+    pub domain: DomainId,
+    /// Whether the failover policy did it, not an operator.
+    pub automatic: bool,
+    /// When, in ms of wall-clock time since 1970.
+    pub at_ms: u64,
+    /// Volumes for which nothing had to be moved and nothing could be lost, and those that did not fit in `volumes`.
+    pub others: u32,
+    /// The volumes that had a primary in the domain, or were not in sync; at most [`Catalog::FAILOVER_VOLUMES_MAX`], the worst first.
+    pub volumes: Vec<FailoverVolume>,
+}
+
+/// What a deactivation meant for one volume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailoverVolume {
+    /// Which.
+    pub volume: VolumeId,
+    /// Its name then.
+    pub name: String,
+    /// Whether its primary was in the domain.
+    pub moved: bool,
+    /// Whether its set counted only by the operator's word (`accept_data_loss`): writes may be missing.
+    pub lost: bool,
+    /// Its epoch before.
+    pub epoch: Epoch,
+    /// The nodes of its in-sync set before: each of them held every acknowledged write.
+    pub in_sync_before: BTreeSet<NodeId>,
+    /// The nodes of its in-sync set after.
+    pub in_sync_after: BTreeSet<NodeId>,
+    /// Since when a replica had been missing before, in ms of wall-clock time since 1970.
+    pub unprotected_since_ms: Option<u64>,
+    /// The last committed position (its seq) that a member of the set after it knew, as far as it was said.
+    pub committed_seq: Option<u64>,
+}
+
+/// Chains an audit record to all before it: BLAKE3 of the digest before (zeroes for the first) and the record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditDigest(pub [u8; 32]);
 
 /// Names a run of a machine's kernel: another one after each boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -48,6 +121,10 @@ impl Catalog {
     pub const UPDATES_MAX: usize = 256;
     /// Audit records kept.
     pub const AUDIT_MAX: usize = 4096;
+    /// Reports of failovers kept.
+    pub const FAILOVERS_MAX: usize = 8;
+    /// Volumes that such a report names at most.
+    pub const FAILOVER_VOLUMES_MAX: usize = 1000;
     /// Request answers kept for repeats.
     pub const ANSWERS_MAX: usize = 4096;
     /// Domains a cluster may have.

@@ -4,6 +4,7 @@ mod codec;
 mod configuration;
 mod domains;
 mod nodes;
+mod places;
 mod properties;
 mod voters;
 

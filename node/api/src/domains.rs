@@ -162,3 +162,23 @@ pub struct DomainChanged {
     /// A dry run only: why it would be refused now; empty when it would not.
     pub refusal: String,
 }
+
+/// Asks for the primaries of all volumes to be moved out of a domain.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DomainRelocate {
+    /// The domain where they go; none: wherever an in-sync replica is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+}
+
+/// Which primaries are being moved out of a domain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DomainRelocated {
+    /// The domain's name.
+    pub cluster_domain: String,
+    /// The volumes that move.
+    pub moving: Vec<String>,
+    /// Those that can't, each with why.
+    pub refused: Vec<(String, String)>,
+}

@@ -14,6 +14,9 @@ pub struct ApiError {
     /// What to do next; empty when there is nothing.
     #[serde(default)]
     pub next: String,
+    /// Where time alone will change the answer: after how many seconds to ask again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_seconds: Option<u64>,
 }
 
 impl ApiError {
@@ -24,6 +27,7 @@ impl ApiError {
             error: error.into(),
             reason: String::new(),
             next: String::new(),
+            retry_after_seconds: None,
         }
     }
 
@@ -38,6 +42,13 @@ impl ApiError {
     #[must_use]
     pub fn next(mut self, next: impl Into<String>) -> ApiError {
         self.next = next.into();
+        self
+    }
+
+    /// The same, to be asked again after so many seconds.
+    #[must_use]
+    pub fn after(mut self, seconds: u64) -> ApiError {
+        self.retry_after_seconds = Some(seconds);
         self
     }
 }

@@ -3,12 +3,14 @@
 //! Times are milliseconds of wall-clock time since 1970 (`*_ms`), for people; sizes are bytes. Whatever can be old says in
 //! [`Observed`] or in an `observed_at_ms` when it was seen, and whatever is wrong says why (`reason`) and what to do (`next`).
 //!
-//! Reading order: [`observed`], [`domains`], [`volumes`], [`nodes`], [`status`], [`explain`], [`events`], [`error`].
+//! Reading order: [`observed`], [`domains`], [`volumes`], [`nodes`], [`status`], [`explain`],
+//! [`failovers`], [`events`], [`error`].
 
 pub mod domains;
 pub mod error;
 pub mod events;
 pub mod explain;
+pub mod failovers;
 pub mod nodes;
 pub mod observed;
 pub mod size;
@@ -17,11 +19,12 @@ pub mod volumes;
 
 pub use domains::{
     ClusterDomain, ClusterDomainUpdate, ClusterDomainUpdateList, ClusterDomainsStatus,
-    DomainChange, DomainChanged, DomainRole, DomainState, SyncStatus, UpdateAction, UpdateStatus,
+    DomainChange, DomainChanged, DomainRelocate, DomainRelocated, DomainRole, DomainState, SyncStatus, UpdateAction, UpdateStatus,
 };
 pub use error::ApiError;
 pub use events::{Event, EventList};
 pub use explain::{Explanation, Remedy};
+pub use failovers::{FailoverReport, FailoverReportList, FailoverVolume};
 pub use nodes::{
     DiskState, FaultKind, KvdbView, Node, NodeList, NodeRuntime, ReplicaFault, ReplicaProgress,
     VolumeRole, VolumeRuntime,
@@ -29,7 +32,8 @@ pub use nodes::{
 pub use observed::Observed;
 pub use status::{KvdbStatus, Resync, SiteLoss, Status};
 pub use volumes::{
-    CreateVolume, Durability, OnPeerLoss, Replica, ReplicaState, ServiceState, Volume,
+    ChangePolicy, CreateVolume, Durability, ExpandVolume, OnPeerLoss, PublishVolume, Published,
+    Relocate, Relocating, Replica, ReplicaState, ServiceState, UnpublishVolume, Volume,
     VolumeCreated, VolumeDeleted, VolumeList,
 };
 

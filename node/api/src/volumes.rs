@@ -126,12 +126,98 @@ pub struct Volume {
     pub replicas: Vec<Replica>,
     /// Since when its in-sync set lacks a replica, in ms since 1970; none while all are in it.
     pub unprotected_since_ms: Option<u64>,
+    /// The nodes on which an orchestrator has it in use: where there is one, clients come there only.
+    #[serde(default)]
+    pub published: Vec<Published>,
+    /// Where its primary is being moved; none while it is not.
+    #[serde(default)]
+    pub relocating: Option<Relocating>,
     /// `nbd://` addresses where it may be opened now.
     pub nbd: Vec<String>,
     /// Why it is not simply serving (or idle) and in sync; empty when it is.
     pub reason: String,
     /// What to do about it; empty when there is nothing.
     pub next: String,
+}
+
+/// A node has a volume in use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Published {
+    /// The node's name.
+    pub node: String,
+    /// Since when, in ms since 1970.
+    pub since_ms: u64,
+    /// Whether it only reads.
+    pub read_only: bool,
+}
+
+/// A volume's primary is being moved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Relocating {
+    /// To which node.
+    pub to: String,
+    /// Since when, in ms since 1970.
+    pub since_ms: u64,
+}
+
+/// Asks for a volume to be made larger.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExpandVolume {
+    /// Its size from now on: a multiple of 4096, not less than now.
+    pub bytes: u64,
+}
+
+/// Asks for what was chosen for a volume to be changed, where something is given.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ChangePolicy {
+    /// What happens when a replica is lost.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_peer_loss: Option<OnPeerLoss>,
+    /// What an acknowledgement means. `flush` can't be taken back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub durability: Option<Durability>,
+    /// The domain that goes on when only the link between the sites is cut; null for none.
+    #[serde(
+        deserialize_with = "given",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub preferred_domain: Option<Option<String>>,
+}
+
+/// Something is given, even if that is null.
+fn given<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Option<String>>, D::Error> {
+    Option::<String>::deserialize(deserializer).map(Some)
+}
+
+/// An orchestrator will use a volume on a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PublishVolume {
+    /// The node's name.
+    pub node: String,
+    /// Whether it only reads.
+    #[serde(default)]
+    pub read_only: bool,
+}
+
+/// An orchestrator uses a volume on a node no more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UnpublishVolume {
+    /// The node's name.
+    pub node: String,
+}
+
+/// Asks for a volume's primary to be moved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Relocate {
+    /// The name of a data domain, or of a node.
+    pub to: String,
 }
 
 /// All volumes.

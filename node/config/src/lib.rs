@@ -42,6 +42,9 @@ pub struct Config {
     /// How long things may take.
     #[serde(default)]
     pub timing: Timing,
+    /// What is done when a site is lost.
+    #[serde(default)]
+    pub failover: Failover,
     /// The volumes' journal.
     #[serde(default)]
     pub journal: Journal,
@@ -169,6 +172,39 @@ impl Timing {
     /// For how long a replica promises its primary not to take a higher epoch.
     pub fn lease(&self) -> Duration {
         Duration::from_millis(self.lease_ms)
+    }
+}
+
+/// What is done when a site is lost. The same on all nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Failover {
+    /// Who deactivates a lost data domain.
+    pub policy: FailoverPolicy,
+    /// `automatic`: for how long no voter has heard any node of the domain, in milliseconds: 3,000 to 3,600,000.
+    pub after_ms: u64,
+    /// Whether a domain that the policy deactivated is activated again once its nodes have answered for as long.
+    pub auto_activate: bool,
+}
+
+/// Who deactivates a lost data domain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FailoverPolicy {
+    /// An operator.
+    #[default]
+    Manual,
+    /// kvdb's leader, where every volume stays whole.
+    Automatic,
+}
+
+impl Default for Failover {
+    fn default() -> Failover {
+        Failover {
+            policy: FailoverPolicy::Manual,
+            after_ms: 10_000,
+            auto_activate: false,
+        }
     }
 }
 

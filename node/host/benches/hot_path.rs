@@ -72,7 +72,7 @@ fn record_decode(bencher: Bencher<'_, '_>, count: u64) {
     let frame = Bytes::from([&head[..], &data[..]].concat());
     bencher
         .counter(BytesCount::new(range.bytes()))
-        .bench(|| decode_record(black_box(&frame), VOLUME, 1 << 20).map(|record| record.entry));
+        .bench(|| decode_record(black_box(&frame), VOLUME).map(|record| record.entry));
 }
 
 /// So many records of a block become durable together; what they took is given back.

@@ -5,7 +5,7 @@ mod opening;
 mod schedule;
 mod scrub;
 
-use crate::mirror::{Context, Mirror, Recovering};
+use crate::mirror::{Context, Course, Mirror, Recovering};
 use crate::output::{ClientError, ClientRequest, Lane, Outcome, Outputs};
 use crate::pace::Pace;
 use crate::status::{FaultKind, VolumeStatus};
@@ -234,6 +234,16 @@ impl<D: Disk, R> Host<D, R> {
             }
             if !self.mirrors.contains_key(volume) && !self.closed.contains_key(volume) {
                 self.create(now, *volume, record, outputs);
+            }
+            if let Some(mirror) = self.mirrors.get_mut(volume) {
+                mirror.on_size(record.bytes);
+            }
+            let course = course(&catalog, *volume, self.me);
+            if let Some(mirror) = self.mirrors.get_mut(volume) {
+                if mirror.course() != course {
+                    self.schedule.wake(*volume);
+                }
+                mirror.on_course(context!(self, now, outputs), course);
             }
             let view = view(&catalog, *volume, record);
             if let Some(mirror) = self.mirrors.get_mut(volume)
@@ -635,6 +645,15 @@ fn settled(queue: &mut VecDeque<(Lsn, VolumeId)>, lsn: Lsn) -> BTreeSet<VolumeId
         queue.pop_front();
     }
     volumes
+}
+
+/// Where the volume's primary is being moved, as `me` sees it.
+fn course(catalog: &Catalog, volume: VolumeId, me: ReplicaId) -> Course {
+    match catalog.relocations.get(&volume) {
+        None => Course::Stays,
+        Some(relocation) if relocation.to == me.node => Course::Comes,
+        Some(relocation) => Course::Leaves(relocation.to),
+    }
 }
 
 /// A volume's record as the protocol sees it.

@@ -13,6 +13,7 @@ mod copying;
 mod effects;
 mod fault;
 mod flushing;
+mod growing;
 mod mending;
 mod messages;
 mod pieces;
@@ -138,11 +139,25 @@ enum StoreWork {
     Checkpoint,
 }
 
+/// Whether the volume's primary is being moved, as this replica sees it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Course {
+    /// It is not.
+    #[default]
+    Stays,
+    /// To this node: it takes it over, clients or not.
+    Comes,
+    /// To that one: here, clients are sent away.
+    Leaves(NodeId),
+}
+
 /// One volume's replica on this node.
 #[derive(Debug)]
 pub struct Mirror<R> {
     volume: VolumeId,
+    /// What clients may ask for, as kvdb said last.
     bytes: u64,
+    /// What the replica has room for: never less than any record that it holds or was given.
     blocks: u64,
     engine: Replica,
     store: VolumeStore,
@@ -176,6 +191,7 @@ pub struct Mirror<R> {
     waiting: VecDeque<u64>,
     waiters: Vec<Waiter<R>>,
     clients: usize,
+    course: Course,
     checkpoint: Checkpoint,
     /// Committed records on their way into the extents, in order.
     applying: VecDeque<Applying>,
@@ -206,6 +222,12 @@ impl<R> Mirror<R> {
     #[must_use]
     pub fn store(&self) -> &VolumeStore {
         &self.store
+    }
+
+    /// Whether its primary is being moved.
+    #[must_use]
+    pub fn course(&self) -> Course {
+        self.course
     }
 
     /// Its size in blocks.

@@ -17,6 +17,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use isthmus_engine::{
     BLOCK_BYTES, BlockRange, Entry, Epoch, Position, RecordKind, Seq, VolumeId, block_checksum,
 };
+use isthmus_volume::BLOCKS_MAX;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -140,8 +141,8 @@ fn head_with(flags: u16, epoch: Epoch, entry: &Entry, committed: Seq, checksums:
 /// A record from its bytes. The payload shares them.
 ///
 /// # Errors
-/// When they are no record of a volume of `blocks` blocks, or a block is not what its checksum says.
-pub fn decode_record(bytes: &Bytes, volume: VolumeId, blocks: u64) -> Result<Record, Malformed> {
+/// When they are no record of this volume, of whatever size, or a block is not what its checksum says.
+pub fn decode_record(bytes: &Bytes, volume: VolumeId) -> Result<Record, Malformed> {
     let malformed = |what: &str| Malformed(format!("not a record of {volume}: {what}"));
     if bytes.len() < HEAD_BYTES || bytes[0] != TAG_RECORD {
         return Err(malformed("too short, or another kind"));
@@ -154,8 +155,8 @@ pub fn decode_record(bytes: &Bytes, volume: VolumeId, blocks: u64) -> Result<Rec
         number: number(at + 4),
     };
     let range = BlockRange::new(long(36), long(44));
-    if range.count == 0 || !range.fits(blocks) {
-        return Err(malformed("its blocks are outside the volume"));
+    if range.count == 0 || !range.fits(BLOCKS_MAX) {
+        return Err(malformed("its blocks are outside any volume"));
     }
     let kind = match bytes[1] {
         0 => RecordKind::Write,

@@ -23,18 +23,23 @@ use std::sync::Arc;
 /// Who asks, in the audit trail.
 const OPERATOR: &str = "operator";
 
-async fn propose<A: ClusterAccess>(
+/// An operator's wish.
+pub(super) fn operator(why: String) -> Cause {
+    Cause {
+        who: OPERATOR.to_owned(),
+        why,
+        at_ms: now_ms(),
+    }
+}
+
+/// Has a command applied.
+pub(super) async fn propose<A: ClusterAccess>(
     api: &Api<A>,
     id: RequestId,
     why: String,
     command: Command,
 ) -> Result<Answer, HttpError> {
-    let cause = Cause {
-        who: OPERATOR.to_owned(),
-        why,
-        at_ms: now_ms(),
-    };
-    match api.cluster.propose(id, cause, command).await? {
+    match api.cluster.propose(id, operator(why), command).await? {
         Answer::Refused(refusal) => Err(refusal.into()),
         answer => Ok(answer),
     }
@@ -147,7 +152,7 @@ pub async fn deactivate<A: ClusterAccess>(
     Ok((StatusCode::ACCEPTED, Json(changed(name, answer, plan))))
 }
 
-fn find(catalog: &Catalog, name: &str) -> Result<DomainId, HttpError> {
+pub(super) fn find(catalog: &Catalog, name: &str) -> Result<DomainId, HttpError> {
     let found = catalog
         .domains
         .iter()

@@ -1,8 +1,11 @@
 //! What an answer is made from.
 
 use crate::api::access::{Observation, Observations};
+use crate::api::errors::HttpError;
 use isthmus_api::{KvdbView, Observed, VolumeRuntime};
-use isthmus_catalog::{Catalog, DomainRecord, DomainState, NodeRecord, starts_counted};
+use isthmus_catalog::{
+    Catalog, DomainRecord, DomainState, NodeRecord, VolumeRecord, starts_counted,
+};
 use isthmus_engine::{DomainId, NodeId, VolumeId};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -55,6 +58,14 @@ impl Facts {
             .iter()
             .find(|(_, record)| record.name == name)
             .map(|(id, record)| (*id, record))
+    }
+
+    /// The volume of that name.
+    ///
+    /// # Errors
+    /// 404 when there is none.
+    pub fn volume_named(&self, name: &str) -> Result<(VolumeId, &VolumeRecord), HttpError> {
+        volume_named(&self.catalog, name)
     }
 
     /// The nodes of a domain.
@@ -127,6 +138,23 @@ impl Facts {
             .get(&node)
             .and_then(|observation| observation.heard_at_ms)
     }
+}
+
+/// The volume of that name.
+///
+/// # Errors
+/// 404 when there is none.
+pub fn volume_named<'a>(
+    catalog: &'a Catalog,
+    name: &str,
+) -> Result<(VolumeId, &'a VolumeRecord), HttpError> {
+    let found = catalog
+        .volumes
+        .iter()
+        .find(|(_, record)| record.name == name);
+    found
+        .map(|(id, record)| (*id, record))
+        .ok_or_else(|| HttpError::not_found(format!("volume {name} not found")))
 }
 
 /// The nodes that answered just now.

@@ -4,12 +4,13 @@ use crate::api::access::{ClusterAccess, SHOWN_WITHIN, now_ms};
 use crate::api::errors::HttpError;
 use crate::api::facts::Facts;
 use crate::api::routes::Api;
-use crate::api::{domains, explain, nodes, verdict, volumes};
+use crate::api::{domains, explain, failovers, nodes, verdict, volumes};
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use isthmus_api::{
-    ClusterDomainUpdateList, ClusterDomainsStatus, Event, EventList, Explanation, NodeList,
+    ClusterDomainUpdateList, ClusterDomainsStatus, Event, EventList, Explanation,
+    FailoverReportList, NodeList,
     NodeRuntime, Observed, Status, Volume, VolumeList,
 };
 use isthmus_catalog::Catalog;
@@ -67,19 +68,16 @@ pub async fn volume<A: ClusterAccess>(
     Path(name): Path<String>,
 ) -> Result<Json<ObservedVolume>, HttpError> {
     let facts = facts(api.cluster.as_ref()).await;
-    let found = facts
-        .catalog
-        .volumes
-        .iter()
-        .find(|(_, record)| record.name == name);
-    let Some((id, record)) = found else {
-        return Err(HttpError::not_found(format!("volume {name} not found")));
-    };
-    let volume = volumes::volume(&facts, *id, record);
-    Ok(Json(ObservedVolume {
-        volume,
+    shown(&facts, &name).map(Json)
+}
+
+/// A volume as the answer to whoever asked for it by name.
+pub fn shown(facts: &Facts, name: &str) -> Result<ObservedVolume, HttpError> {
+    let (id, record) = facts.volume_named(name)?;
+    Ok(ObservedVolume {
+        volume: volumes::volume(facts, id, record),
         observed: facts.observed(),
-    }))
+    })
 }
 
 /// GET /v1/volumes/{name}/explain
@@ -88,15 +86,8 @@ pub async fn explain_volume<A: ClusterAccess>(
     Path(name): Path<String>,
 ) -> Result<Json<Explanation>, HttpError> {
     let facts = facts(api.cluster.as_ref()).await;
-    let found = facts
-        .catalog
-        .volumes
-        .iter()
-        .find(|(_, record)| record.name == name);
-    match found {
-        Some((id, record)) => Ok(Json(explain::volume(&facts, *id, record))),
-        None => Err(HttpError::not_found(format!("volume {name} not found"))),
-    }
+    let (id, record) = facts.volume_named(&name)?;
+    Ok(Json(explain::volume(&facts, id, record)))
 }
 
 /// GET /v1/clusterdomains/{name}/explain
@@ -147,6 +138,13 @@ pub async fn events<A: ClusterAccess>(
         complete_from: oldest.map_or(0, |record| record.revision),
         observed: facts.observed(),
     }))
+}
+
+/// GET /v1/failovers
+pub async fn failover_list<A: ClusterAccess>(
+    State(api): State<Arc<Api<A>>>,
+) -> Json<FailoverReportList> {
+    Json(failovers::list(&facts(api.cluster.as_ref()).await))
 }
 
 /// GET /v1/nodes

@@ -2,7 +2,7 @@
 
 use crate::api::access::ClusterAccess;
 use crate::api::errors::HttpError;
-use crate::api::{changes, input, reads};
+use crate::api::{changes, input, modify, places, reads};
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -60,6 +60,10 @@ pub fn router<A: ClusterAccess>(cluster: Arc<A>, client: u64) -> Router {
             post(changes::deactivate::<A>),
         )
         .route(
+            "/v1/clusterdomains/{name}/relocate",
+            post(places::relocate_domain::<A>),
+        )
+        .route(
             "/v1/clusterdomainupdates",
             get(reads::cluster_domain_updates::<A>),
         )
@@ -79,6 +83,15 @@ pub fn router<A: ClusterAccess>(cluster: Arc<A>, client: u64) -> Router {
             "/v1/clusterdomains/{name}/explain",
             get(reads::explain_domain::<A>),
         )
+        .route("/v1/volumes/{name}/expand", post(modify::expand::<A>))
+        .route("/v1/volumes/{name}/policy", post(modify::policy::<A>))
+        .route("/v1/volumes/{name}/publish", post(places::publish::<A>))
+        .route("/v1/volumes/{name}/unpublish", post(places::unpublish::<A>))
+        .route(
+            "/v1/volumes/{name}/relocate",
+            post(places::relocate_volume::<A>),
+        )
+        .route("/v1/failovers", get(reads::failover_list::<A>))
         .route("/v1/events", get(reads::events::<A>))
         .route("/v1/nodes", get(reads::node_list::<A>))
         .route("/v1/node", get(reads::node::<A>))

@@ -42,6 +42,7 @@ pub fn runtime(node: u32) -> NodeRuntime {
         kvdb: KvdbView::default(),
         acted_on_revision: u64::MAX,
         volumes: Vec::new(),
+        sessions: Vec::new(),
         updates_waiting: Vec::new(),
         store_bytes_total: Some(1000),
         store_bytes_free: Some(600 + u64::from(node)),

@@ -3,7 +3,8 @@
 use crate::api::facts::Facts;
 use crate::api::replicas;
 use isthmus_api::{
-    Durability, OnPeerLoss, ServiceState, SyncStatus, Volume, VolumeList, VolumeRole,
+    Durability, OnPeerLoss, Published, Relocating, ServiceState, SyncStatus, Volume, VolumeList,
+    VolumeRole,
 };
 use isthmus_catalog::VolumeRecord;
 use isthmus_engine::VolumeId;
@@ -66,6 +67,25 @@ pub fn volume(facts: &Facts, id: VolumeId, record: &VolumeRecord) -> Volume {
             .collect(),
         replicas,
         unprotected_since_ms: record.unprotected_since_ms,
+        published: facts
+            .catalog
+            .published
+            .get(&id)
+            .map(|published| Published {
+                node: facts.node_name(published.node),
+                since_ms: published.since_ms,
+                read_only: published.read_only,
+            })
+            .into_iter()
+            .collect(),
+        relocating: facts
+            .catalog
+            .relocations
+            .get(&id)
+            .map(|relocation| Relocating {
+                to: facts.node_name(relocation.to),
+                since_ms: relocation.since_ms,
+            }),
         nbd: addresses(facts, id, record),
         reason: joined(joined(reason, catching_up(facts, id)), sync_reason),
         next: joined(next, sync_next),
@@ -211,7 +231,13 @@ fn addresses(facts: &Facts, id: VolumeId, record: &VolumeRecord) -> Vec<String> 
         .iter()
         .filter(|replica| !facts.catalog.is_rebooted(id, **replica));
     let nodes = kept.map(|replica| replica.node);
-    let open = nodes.filter(|node| record.primary.is_none_or(|primary| primary.node == *node));
+    let goal = facts.catalog.relocations.get(&id);
+    let published = facts.catalog.published.get(&id);
+    let open = nodes.filter(|node| match (goal, record.primary) {
+        (Some(goal), _) => goal.to == *node,
+        (None, Some(primary)) => primary.node == *node,
+        (None, None) => published.is_none_or(|published| published.node == *node),
+    });
     open.filter(|node| facts.in_active_domain(*node))
         .filter_map(|node| facts.catalog.nodes.get(&node)?.nbd_address.as_ref())
         .map(|address| format!("nbd://{address}/{}", record.name))

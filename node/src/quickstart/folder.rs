@@ -5,7 +5,7 @@ use crate::quickstart::ports::{PortOptions, Ports};
 use crate::random;
 use anyhow::{Context, bail, ensure};
 use isthmus_config::{
-    Cluster, ClusterId, Config, Domain, Journal, Link, Listen, Member, Role, Scrub, Timing, Tls,
+    Cluster, ClusterId, Config, Domain, Failover, Journal, Link, Listen, Member, Role, Scrub, Timing, Tls,
 };
 use isthmus_disk::DirectoryLock;
 use isthmus_engine::NodeId;
@@ -158,6 +158,7 @@ impl Folder {
             },
             link: Link::default(),
             timing: Timing::default(),
+            failover: Failover::default(),
             journal: Journal::default(),
             scrub: Scrub::default(),
             domains: (1..)

@@ -7,6 +7,7 @@
 //! A chunk takes the shorter of bits and runs, so the whole is at most about 4 KiB for 2 GiB of volume.
 
 use super::{Bits, CHUNK_GRANULES, Chunk, RegionMap};
+use crate::store::BLOCKS_MAX;
 use thiserror::Error;
 
 const VERSION: u8 = 1;
@@ -23,7 +24,7 @@ pub enum RegionMapError {
     /// A format that this version doesn't know.
     #[error("a region map of format {0}, only {VERSION} is known")]
     Version(u8),
-    /// The map of a volume of another size.
+    /// The map of a larger volume.
     #[error("a region map of {found} blocks for a volume of {expected}")]
     OtherSize {
         /// Blocks that the caller expects.
@@ -67,7 +68,15 @@ impl RegionMap {
         out
     }
 
-    /// The map that `bytes` holds, of a volume of `blocks` blocks.
+    /// How many blocks the volume had whose map `bytes` holds, if they begin as a map.
+    #[must_use]
+    pub fn blocks_of(bytes: &[u8]) -> Option<u64> {
+        let (version, rest) = bytes.split_first()?;
+        let blocks = u64::from_le_bytes(*rest.first_chunk()?);
+        (*version == VERSION && blocks <= BLOCKS_MAX).then_some(blocks)
+    }
+
+    /// The map that `bytes` holds, of a volume that has `blocks` blocks now and may have had fewer then.
     ///
     /// # Errors
     /// When the bytes are not exactly one map of such a volume. Takes time and memory bounded by both sizes.
@@ -78,14 +87,14 @@ impl RegionMap {
             [other] => return Err(RegionMapError::Version(other)),
         }
         let found = u64::from_le_bytes(bytes.take()?);
-        if found != blocks {
+        if found > blocks {
             return Err(RegionMapError::OtherSize {
                 expected: blocks,
                 found,
             });
         }
         let segments = u32::from_le_bytes(bytes.take()?);
-        let mut map = RegionMap::new(blocks);
+        let mut map = RegionMap::new(found);
         let mut next = 0u32;
         for _ in 0..segments {
             let index = u32::from_le_bytes(bytes.take()?);
@@ -95,6 +104,7 @@ impl RegionMap {
             next = map.decode_segment(index, &mut bytes)?;
         }
         if bytes.0.is_empty() {
+            map.grow(blocks);
             Ok(map)
         } else {
             Err(RegionMapError::Malformed)

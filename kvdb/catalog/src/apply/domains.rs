@@ -8,6 +8,7 @@
 //!     └────────────────────────── Activating ────────────────────┘
 //! ```
 
+use super::failovers::Before;
 use super::{Outcome, cut};
 use crate::command::{Answer, Refusal};
 use crate::plan::DeactivationPlan;
@@ -41,6 +42,7 @@ impl Catalog {
         id: DomainId,
         answering: &BTreeSet<NodeId>,
         accept_data_loss: bool,
+        automatic: bool,
         at_ms: u64,
     ) -> Result<Outcome, Refusal> {
         let plan = self.plan_deactivation(id, answering)?;
@@ -50,7 +52,17 @@ impl Catalog {
         let domain = self.domain(id)?;
         let name = domain.name.clone();
         let mut what = format!("deactivates cluster domain {name}");
-        if domain.role == DomainRole::Data {
+        if automatic {
+            what.push_str(" by the failover policy");
+        }
+        let is_data = domain.role == DomainRole::Data;
+        let before: BTreeMap<VolumeId, Before> = match is_data {
+            true => (self.volumes.iter())
+                .map(|(id, volume)| (*id, Before::of(volume)))
+                .collect(),
+            false => BTreeMap::new(),
+        };
+        if is_data {
             let mut epochs: BTreeMap<VolumeId, Epoch> = BTreeMap::new();
             for (volume_id, volume) in &self.volumes {
                 epochs.insert(*volume_id, self.epoch_after(volume.epoch)?);
@@ -76,6 +88,15 @@ impl Catalog {
             DomainState::Deactivating,
             at_ms,
         );
+        if is_data {
+            let nodes = &self.nodes;
+            self.relocations.retain(|_, relocation| {
+                nodes
+                    .get(&relocation.to)
+                    .is_some_and(|node| node.domain != id)
+            });
+            self.report_failover(&update, id, automatic, at_ms, &before, &plan.lost);
+        }
         Ok(Outcome::Audited(Answer::Update(update), what))
     }
 

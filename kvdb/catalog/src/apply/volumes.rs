@@ -1,8 +1,10 @@
-//! Creating and deleting volumes.
+//! Creating, expanding and deleting volumes, and changing what was chosen for them.
 
 use super::{Outcome, check_name};
 use crate::command::{Answer, Refusal};
-use crate::record::{Catalog, DomainRole, DomainState, Handover, VolumePolicy, VolumeRecord};
+use crate::record::{
+    Catalog, DomainRole, DomainState, Durability, Handover, OnPeerLoss, VolumePolicy, VolumeRecord,
+};
 use isthmus_engine::{BLOCK_BYTES, DomainId, Epoch, NodeId, ReplicaId, VolumeId};
 use std::collections::BTreeSet;
 
@@ -77,25 +79,14 @@ impl Catalog {
         block_bytes: u32,
         policy: &VolumePolicy,
     ) -> Result<(), Refusal> {
-        if bytes == 0 || !bytes.is_multiple_of(BLOCK_BYTES) || bytes > Catalog::VOLUME_BYTES_MAX {
-            return Err(Refusal::Invalid(format!(
-                "a volume's size is a multiple of {BLOCK_BYTES} bytes, more than 0 and at most {}; {bytes} is not",
-                Catalog::VOLUME_BYTES_MAX
-            )));
-        }
+        check_bytes(bytes)?;
         if block_bytes != 512 && block_bytes != 4096 {
             return Err(Refusal::Invalid(format!(
                 "a volume's block size is 512 or 4096 bytes, not {block_bytes}"
             )));
         }
         if let Some(preferred) = policy.preferred_domain {
-            let domain = self.domain(preferred)?;
-            if domain.role != DomainRole::Data {
-                return Err(Refusal::Invalid(format!(
-                    "cluster domain {} holds no replicas: it can't be preferred",
-                    domain.name
-                )));
-            }
+            self.check_preferred(preferred)?;
         }
         if self.volumes.len() >= Catalog::VOLUMES_MAX {
             return Err(Refusal::Invalid(format!(
@@ -104,6 +95,71 @@ impl Catalog {
             )));
         }
         Ok(())
+    }
+
+    fn check_preferred(&self, preferred: DomainId) -> Result<(), Refusal> {
+        let domain = self.domain(preferred)?;
+        match domain.role {
+            DomainRole::Data => Ok(()),
+            DomainRole::Witness => Err(Refusal::Invalid(format!(
+                "cluster domain {} holds no replicas: it can't be preferred",
+                domain.name
+            ))),
+        }
+    }
+
+    pub(super) fn expand_volume(&mut self, id: VolumeId, bytes: u64) -> Result<Outcome, Refusal> {
+        let volume = self.volume(id)?;
+        check_bytes(bytes)?;
+        if bytes < volume.bytes {
+            return Err(Refusal::WouldShrink {
+                name: volume.name.clone(),
+                bytes: volume.bytes,
+                wanted: bytes,
+            });
+        }
+        if bytes == volume.bytes {
+            return Ok(Outcome::Unchanged(Answer::Done));
+        }
+        let volume = self.volume_mut(id)?;
+        let what = format!(
+            "expanded volume {} from {} to {bytes} bytes",
+            volume.name, volume.bytes
+        );
+        volume.bytes = bytes;
+        Ok(Outcome::Audited(Answer::Done, what))
+    }
+
+    pub(super) fn change_policy(
+        &mut self,
+        id: VolumeId,
+        on_peer_loss: Option<OnPeerLoss>,
+        durability: Option<Durability>,
+        preferred_domain: Option<Option<DomainId>>,
+    ) -> Result<Outcome, Refusal> {
+        let volume = self.volume(id)?;
+        let before = volume.policy.clone();
+        let after = VolumePolicy {
+            on_peer_loss: on_peer_loss.unwrap_or(before.on_peer_loss),
+            durability: durability.unwrap_or(before.durability),
+            preferred_domain: preferred_domain.unwrap_or(before.preferred_domain),
+        };
+        if let Some(preferred) = after.preferred_domain {
+            self.check_preferred(preferred)?;
+        }
+        if before.durability == Durability::Flush && after.durability != before.durability {
+            return Err(Refusal::StaysFlush(volume.name.clone()));
+        }
+        if before == after {
+            return Ok(Outcome::Unchanged(Answer::Done));
+        }
+        let volume = self.volume_mut(id)?;
+        let what = format!(
+            "changed the policy of volume {} from {before:?} to {after:?}",
+            volume.name
+        );
+        volume.policy = after;
+        Ok(Outcome::Audited(Answer::Done, what))
     }
 
     /// One node of each data domain that has nodes: a registered one before others, then the one with the fewest replicas,
@@ -148,9 +204,26 @@ impl Catalog {
         if volume.primary.is_some() {
             return Err(Refusal::InUse(volume.name.clone()));
         }
+        if let Some(published) = self.published.get(&id) {
+            return Err(Refusal::Published {
+                volume: volume.name.clone(),
+                node: self.node_name(published.node),
+            });
+        }
         let what = format!("deleted volume {} ({id})", volume.name);
         self.volumes.remove(&id);
         self.rebooted.remove(&id);
+        self.relocations.remove(&id);
         Ok(Outcome::Audited(Answer::Done, what))
     }
+}
+
+fn check_bytes(bytes: u64) -> Result<(), Refusal> {
+    if bytes == 0 || !bytes.is_multiple_of(BLOCK_BYTES) || bytes > Catalog::VOLUME_BYTES_MAX {
+        return Err(Refusal::Invalid(format!(
+            "a volume's size is a multiple of {BLOCK_BYTES} bytes, more than 0 and at most {}; {bytes} is not",
+            Catalog::VOLUME_BYTES_MAX
+        )));
+    }
+    Ok(())
 }

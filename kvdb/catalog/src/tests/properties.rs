@@ -21,7 +21,7 @@ struct Step {
 fn step() -> impl Strategy<Value = Step> {
     let off = prop_oneof![9 => Just(0_u32), 1 => 1_u32..3];
     (
-        0_u8..16,
+        0_u8..21,
         1_u64..4,
         1_u32..6,
         1_u32..6,
@@ -144,7 +144,46 @@ fn command(catalog: &Catalog, step: &Step) -> Command {
             proof: String::new(),
         },
         14 => Command::Activate { domain },
-        _ => Command::Activated { domain },
+        15 => Command::Activated { domain },
+        16 => Command::Publish {
+            volume,
+            node: NodeId(step.node),
+            read_only: step.accept,
+        },
+        17 => Command::Unpublish {
+            volume,
+            node: NodeId(step.node),
+            idle: step.off > 0,
+        },
+        18 if step.accept => Command::EndRelocation {
+            volume,
+            to: NodeId(step.node),
+        },
+        18 => Command::Relocate {
+            volume,
+            to: NodeId(step.node),
+        },
+        19 if step.accept => Command::NoteFailover {
+            name: catalog
+                .failovers
+                .back()
+                .map_or_else(String::new, |report| report.name.clone()),
+            positions: vec![(volume, u64::from(step.other))],
+        },
+        19 => Command::FailOver {
+            domain,
+            answering: step.answering.iter().map(|node| NodeId(*node)).collect(),
+        },
+        _ if step.accept => Command::ExpandVolume {
+            volume,
+            bytes: u64::from(step.other) << 20,
+        },
+        _ => Command::ChangePolicy {
+            volume,
+            on_peer_loss: Some(OnPeerLoss::Suspend),
+            durability: (step.off > 0).then_some(Durability::Flush),
+            preferred_domain: Some((step.other < 4).then_some(domain)),
+        },
     }
 }
 
@@ -159,6 +198,7 @@ fn check_change(before: &Catalog, after: &Catalog) {
             continue;
         };
         assert!(new.epoch >= old.epoch, "{old:?} {new:?}");
+        assert!(new.bytes >= old.bytes, "a volume does not shrink");
         if new.epoch == old.epoch {
             assert_eq!(
                 old.in_sync, new.in_sync,

@@ -1,7 +1,7 @@
 //! Who may come: clients that open the volume here make this replica primary where the rules allow it, or hear why not.
 
 use super::clients::Request;
-use super::{Context, Mirror};
+use super::{Context, Course, Mirror};
 use crate::output::{ClientError, Outcome};
 use isthmus_catalog::{Catalog, DomainState};
 use isthmus_engine::{NodeId, Standing, Time};
@@ -56,9 +56,28 @@ impl<R> Mirror<R> {
         self.tell_wanted(context);
     }
 
-    /// A primary is wanted by clients; and without any, as long as a replica is to be brought back.
+    /// The volume's primary is being moved, or is so no more. Clients here are sent away: what was not answered, they ask for again
+    /// where it is served next. What they have asked for is completed before this replica gives the volume back.
+    pub fn on_course(&mut self, context: &mut Context<'_, R>, course: Course) {
+        if std::mem::replace(&mut self.course, course) == course {
+            return;
+        }
+        if matches!(course, Course::Leaves(_)) && self.clients > 0 {
+            context.outputs.demoted.push(self.volume);
+        }
+        self.look_at_attachment(context);
+        self.tell_wanted(context);
+    }
+
+    /// A primary is wanted by clients, or by who moves it here; and without either, as long as a replica is to be brought back.
     pub(super) fn tell_wanted(&mut self, context: &mut Context<'_, R>) {
-        let wanted = self.clients > 0 || !self.waiters.is_empty() || self.engine.could_bring_back();
+        let wanted = match self.course {
+            Course::Comes => true,
+            Course::Leaves(_) => false,
+            Course::Stays => {
+                self.clients > 0 || !self.waiters.is_empty() || self.engine.could_bring_back()
+            }
+        };
         if wanted != self.engine.is_wanted() {
             self.with_engine(context, |engine, now, effects| {
                 engine.want(now, wanted, effects)
@@ -72,7 +91,8 @@ impl<R> Mirror<R> {
             return;
         }
         let now = context.now;
-        let serving = self.engine.is_serving();
+        let leaves = matches!(self.course, Course::Leaves(_));
+        let serving = self.engine.is_serving() && !leaves && self.is_let_in(context.catalog);
         let mut still = Vec::new();
         for mut waiter in std::mem::take(&mut self.waiters) {
             if serving {
@@ -94,6 +114,12 @@ impl<R> Mirror<R> {
         }
         self.waiters = still;
         self.tell_wanted(context);
+    }
+
+    /// Whether clients may come here, as far as an orchestrator has said where the volume is used.
+    fn is_let_in(&self, catalog: &Catalog) -> bool {
+        let published = catalog.published.get(&self.volume);
+        published.is_none_or(|published| published.node == self.engine.me().node)
     }
 
     /// Why a client can't come, if that is known to last.
@@ -141,6 +167,24 @@ impl<R> Mirror<R> {
             return Some(format!(
                 "cluster domain {} is {:?} and serves nothing; after `domain-ctl activate clusterdomain {}` it will",
                 mine.name, mine.state, mine.name
+            ));
+        }
+        if let Course::Leaves(to) = self.course {
+            return Some(format!(
+                "volume {} is being moved to {}: connect there",
+                record.name,
+                node(to)
+            ));
+        }
+        if let Some(published) = catalog.published.get(&self.volume)
+            && published.node != me.node
+        {
+            return Some(format!(
+                "volume {} is published to {}, and opened there only; `domain-ctl unpublish volume {} --node {}` ends that",
+                record.name,
+                node(published.node),
+                record.name,
+                node(published.node)
             ));
         }
         if let Some(primary) = record.primary.filter(|primary| primary.node != me.node)

@@ -13,7 +13,7 @@ use crate::wire::{
 use bytes::Bytes;
 use isthmus_engine::{BLOCK_BYTES, BlockRange, NodeId, RecordKind, Seq, Time};
 use isthmus_mutation::Mutation;
-use isthmus_volume::RegionMap;
+use isthmus_volume::{BLOCKS_MAX, RegionMap};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -276,7 +276,7 @@ impl<R> Mirror<R> {
             } => {
                 if range.count == 0
                     || range.count > COPY_BLOCKS_MAX
-                    || !range.fits(self.blocks)
+                    || !range.fits(BLOCKS_MAX)
                     || hashes.len() as u64 != range.count
                 {
                     return Err(Malformed(format!(
@@ -284,6 +284,8 @@ impl<R> Mirror<R> {
                         hashes.len()
                     )));
                 }
+                // It may have heard earlier that the volume has grown.
+                self.grow_to(range.end());
                 self.note_joining(context.now, from, left_bytes, total_bytes);
                 self.questioned(context, from, id, range, hashes);
                 Ok(())

@@ -229,6 +229,7 @@ impl<R> Mirror<R> {
         doubtful: &[BlockRange],
         dirty: Option<&[u8]>,
     ) -> RegionMap {
+        self.grow_to(dirty.and_then(RegionMap::blocks_of).unwrap_or(0));
         let mut todo = self
             .todo
             .take()

@@ -12,7 +12,7 @@ use super::{Context, Mirror, StoreWork};
 use crate::wire::{BLOCKS_MENDED_MAX, Copying, Malformed, Payload};
 use bytes::{Bytes, BytesMut};
 use isthmus_engine::{BLOCK_BYTES, BlockRange, ClientOp, Epoch, NodeId, Seq, Time};
-use isthmus_volume::EXTENT_BLOCKS;
+use isthmus_volume::{BLOCKS_MAX, EXTENT_BLOCKS};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -290,13 +290,14 @@ impl<R> Mirror<R> {
         let beyond = |bits: u64| bits.checked_shr(range.count as u32).unwrap_or(0);
         if range.count == 0
             || range.count > BLOCKS_MENDED_MAX
-            || !range.fits(self.blocks)
+            || !range.fits(BLOCKS_MAX)
             || beyond(blocks) != 0
         {
             return Err(Malformed(format!(
                 "a question about bad blocks in {range:?}"
             )));
         }
+        self.grow_to(range.end());
         let mut may = false;
         self.with_engine(context, |engine, now, effects| {
             may = engine.on_mending_asked(now, from, epoch, committed, effects);

@@ -28,7 +28,9 @@ impl<R> Mirror<R> {
     ) -> Result<(), wire::Malformed> {
         match lane {
             Lane::Write if wire::is_record(frame) => {
-                let record = decode_record(frame, self.volume, self.blocks)?;
+                let record = decode_record(frame, self.volume)?;
+                // Its primary may have heard earlier that the volume has grown.
+                self.grow_to(record.entry.range.end());
                 let head = frame.slice(..frame.len() - record.payload.data.len());
                 self.arrives(context, from, Arrival::Record(Box::new((record, head))));
             }

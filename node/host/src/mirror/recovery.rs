@@ -7,7 +7,7 @@ use super::fault::{Backoff, mark_of};
 use super::mending::Mending;
 use super::scrub::Scrub;
 use super::space::Space;
-use super::{AbsentMap, Checkpoint, Context, Doubtful, Mirror};
+use super::{AbsentMap, Checkpoint, Context, Course, Doubtful, Mirror};
 use crate::wire::{self, TAG_CHANGE, decode_record, decode_value};
 use bytes::Bytes;
 use isthmus_engine::{
@@ -16,7 +16,7 @@ use isthmus_engine::{
 };
 use isthmus_journal::{Disk, Lsn};
 use isthmus_mutation::Mutation;
-use isthmus_volume::{RegionMap, StoreError, VolumeSpec, VolumeStore};
+use isthmus_volume::{BLOCKS_MAX, RegionMap, StoreError, VolumeSpec, VolumeStore};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Why a replica can't be opened. It stays closed then; others are not affected.
@@ -129,6 +129,7 @@ impl<R> Recovering<R> {
             waiting: VecDeque::new(),
             waiters: Vec::new(),
             clients: 0,
+            course: Course::default(),
             checkpoint: Checkpoint::default(),
             applying: VecDeque::new(),
             last_clear: Seq::ZERO,
@@ -196,7 +197,9 @@ impl<R> Recovering<R> {
 
     fn replay_record(&mut self, bytes: &Bytes) -> Result<(), String> {
         let mirror = &mut self.mirror;
-        let record = decode_record(bytes, mirror.volume, mirror.blocks).map_err(|error| error.0)?;
+        let record = decode_record(bytes, mirror.volume).map_err(|error| error.0)?;
+        // The volume had grown since the last checkpoint.
+        mirror.grow_to(record.entry.range.end());
         if self.durable.replay_entry(record.entry)? {
             let head = bytes.slice(..bytes.len() - record.payload.data.len());
             mirror.note_clear(&record.entry);
@@ -232,7 +235,7 @@ impl<R> Recovering<R> {
     fn replay_change(&mut self, bytes: &Bytes) -> Result<(), String> {
         let (journalled, _) =
             decode_value::<JournalledChange>(TAG_CHANGE, bytes).map_err(|error| error.0)?;
-        check_change(&journalled.change, self.mirror.blocks)?;
+        self.mirror.grow_to(blocks_spoken_of(&journalled.change)?);
         if let Change::Rebase { committed, .. } = &journalled.change
             && !Mutation::DropCommittedAtRebase.is_on()
         {
@@ -245,6 +248,9 @@ impl<R> Recovering<R> {
             Change::Rebase { .. } => {
                 mirror.absent.clear();
                 mirror.window.clear();
+                if let Some(map) = &journalled.todo {
+                    mirror.grow_to(RegionMap::blocks_of(map).unwrap_or(0));
+                }
                 let todo = journalled
                     .todo
                     .map(|map| RegionMap::decode(&map, mirror.blocks))
@@ -307,8 +313,8 @@ impl<R> Recovering<R> {
     }
 }
 
-/// Whether a change can be one of a volume of `blocks` blocks.
-fn check_change(change: &Change, blocks: u64) -> Result<(), String> {
+/// How large a volume must be for a change to be one of it, in blocks.
+fn blocks_spoken_of(change: &Change) -> Result<u64, String> {
     let doubtful = match change {
         Change::Adopt { doubtful, .. } => doubtful,
         Change::Rebase {
@@ -319,11 +325,15 @@ fn check_change(change: &Change, blocks: u64) -> Result<(), String> {
             }
             doubtful
         }
-        Change::Rewind { .. } | Change::Whole => return Ok(()),
+        Change::Rewind { .. } | Change::Whole => return Ok(0),
     };
-    match doubtful.iter().find(|range| !range.fits(blocks)) {
-        Some(range) => Err(format!("a change speaks of {range:?}, outside the volume")),
-        None => Ok(()),
+    match doubtful.iter().find(|range| !range.fits(BLOCKS_MAX)) {
+        Some(range) => Err(format!("a change speaks of {range:?}, outside any volume")),
+        None => Ok(doubtful
+            .iter()
+            .map(|range| range.end())
+            .max()
+            .unwrap_or_default()),
     }
 }
 

@@ -109,11 +109,11 @@ impl Target for Records {
 
     fn run(&mut self, input: &[u8], _: Expect) -> Verdict {
         let bytes = Bytes::copy_from_slice(input);
-        let Ok(record) = decode_record(&bytes, VOLUME, BLOCKS) else {
+        let Ok(record) = decode_record(&bytes, VOLUME) else {
             return Verdict::Refused;
         };
         let range = record.entry.range;
-        assert!(range.count > 0 && range.fits(BLOCKS));
+        assert!(range.count > 0 && range.fits(BLOCKS_MAX));
         assert!(record.payload.is_sound(VOLUME, range));
         let is_write = record.entry.kind == RecordKind::Write;
         assert_eq!(
@@ -130,7 +130,7 @@ impl Target for Records {
         // Two bytes are left for later versions: they are passed over.
         canonical[2..4].fill(0);
         assert_eq!([&head[..], &record.payload.data].concat(), canonical);
-        let elsewhere = decode_record(&bytes, VolumeId(8), BLOCKS);
+        let elsewhere = decode_record(&bytes, VolumeId(8));
         assert!(!is_write || elsewhere.is_err(), "a block of another volume");
         Verdict::Accepted
     }

@@ -1,0 +1,198 @@
+//! Where a volume is used: the node to which an orchestrator has published it, and a primary that is moved by plan.
+//!
+//! Neither is what makes a write safe: epochs and grants do that, and a primary that was replaced serves no more whatever is said here.
+//! These say where clients are let in, and that an orchestrator may use a volume elsewhere only when the rest is proven.
+
+use super::Outcome;
+use crate::command::{Answer, Refusal};
+use crate::record::{Catalog, DomainState, Publication, Relocation, VolumeRecord};
+use isthmus_engine::{NodeId, ReplicaId, VolumeId};
+
+impl Catalog {
+    pub(super) fn publish(
+        &mut self,
+        id: VolumeId,
+        node: NodeId,
+        read_only: bool,
+        at_ms: u64,
+    ) -> Result<Outcome, Refusal> {
+        let volume = self.volume(id)?;
+        self.check_holder(volume, node)?;
+        match self.published.get(&id) {
+            Some(now) if now.node == node && now.read_only == read_only => {
+                return Ok(Outcome::Unchanged(Answer::Done));
+            }
+            Some(now) if now.node == node => {
+                return Err(Refusal::Published {
+                    volume: volume.name.clone(),
+                    node: format!("{} with another access mode", self.node_name(node)),
+                });
+            }
+            Some(now) if !self.is_fenced(volume, now.node) => {
+                return Err(Refusal::Published {
+                    volume: volume.name.clone(),
+                    node: self.node_name(now.node),
+                });
+            }
+            Some(_) | None => {}
+        }
+        let what = format!("published volume {} to {}", volume.name, self.node_name(node));
+        let publication = Publication {
+            node,
+            read_only,
+            since_ms: at_ms,
+        };
+        self.published.insert(id, publication);
+        if self.relocations.get(&id).is_some_and(|relocation| relocation.to != node) {
+            self.relocations.remove(&id);
+        }
+        Ok(Outcome::Audited(Answer::Done, what))
+    }
+
+    pub(super) fn unpublish(
+        &mut self,
+        id: VolumeId,
+        node: NodeId,
+        idle: bool,
+    ) -> Result<Outcome, Refusal> {
+        let volume = self.volume(id)?;
+        if !self.nodes.contains_key(&node) {
+            return Err(Refusal::UnknownNode(node));
+        }
+        if self.published.get(&id).is_none_or(|now| now.node != node) {
+            return Ok(Outcome::Unchanged(Answer::Done));
+        }
+        if !idle && self.may_serve(volume, node) {
+            return Err(Refusal::MayServe {
+                volume: volume.name.clone(),
+                node: self.node_name(node),
+            });
+        }
+        let what = format!(
+            "volume {} is no more published to {}",
+            volume.name,
+            self.node_name(node)
+        );
+        self.published.remove(&id);
+        Ok(Outcome::Audited(Answer::Done, what))
+    }
+
+    pub(super) fn relocate(
+        &mut self,
+        id: VolumeId,
+        to: NodeId,
+        at_ms: u64,
+    ) -> Result<Outcome, Refusal> {
+        let volume = self.volume(id)?;
+        self.check_holder(volume, to)?;
+        let replica = self.replica_on(to);
+        let in_sync = replica.filter(|replica| volume.in_sync.contains(replica));
+        let Some(replica) = in_sync else {
+            return Err(Refusal::Invalid(format!(
+                "the replica of volume {} on {} is not in sync: wait until it is, then move the volume",
+                volume.name,
+                self.node_name(to)
+            )));
+        };
+        if self.is_rebooted(id, replica) {
+            return Err(Refusal::Rebooted(replica));
+        }
+        if let Some(now) = self.published.get(&id).filter(|now| now.node != to) {
+            return Err(Refusal::Published {
+                volume: volume.name.clone(),
+                node: self.node_name(now.node),
+            });
+        }
+        let is_there = volume.primary.is_some_and(|primary| primary.node == to);
+        let what = format!("moves volume {} to {}", volume.name, self.node_name(to));
+        if is_there {
+            return Ok(match self.relocations.remove(&id) {
+                Some(_) => Outcome::Audited(Answer::Done, what),
+                None => Outcome::Unchanged(Answer::Done),
+            });
+        }
+        if self.relocations.get(&id).is_some_and(|now| now.to == to) {
+            return Ok(Outcome::Unchanged(Answer::Done));
+        }
+        let relocation = Relocation {
+            to,
+            since_ms: at_ms,
+        };
+        self.relocations.insert(id, relocation);
+        Ok(Outcome::Audited(Answer::Done, what))
+    }
+
+    pub(super) fn end_relocation(&mut self, id: VolumeId, to: NodeId) -> Result<Outcome, Refusal> {
+        match self.relocations.get(&id) {
+            Some(relocation) if relocation.to == to => {
+                self.relocations.remove(&id);
+                Ok(Outcome::Changed(Answer::Done))
+            }
+            Some(_) | None => Ok(Outcome::Unchanged(Answer::Done)),
+        }
+    }
+
+    /// Refuses a node that could not serve the volume: it holds no replica, or its domain is not active.
+    fn check_holder(&self, volume: &VolumeRecord, node: NodeId) -> Result<(), Refusal> {
+        let record = self.nodes.get(&node).ok_or(Refusal::UnknownNode(node))?;
+        if !volume.replicas.contains(&node) {
+            return Err(Refusal::NoReplica {
+                volume: volume.name.clone(),
+                node: record.name.clone(),
+                holders: volume
+                    .replicas
+                    .iter()
+                    .map(|holder| self.node_name(*holder))
+                    .collect(),
+            });
+        }
+        let domain = self.domain(record.domain)?;
+        match domain.state {
+            DomainState::Active => Ok(()),
+            DomainState::Deactivating | DomainState::Inactive | DomainState::Activating => {
+                Err(domain.refusal())
+            }
+        }
+    }
+
+    /// Whether it is proven that the node serves the volume no more, whatever its process believes: its domain is inactive, or
+    /// another node is its opened primary, which has seen the grants of all before it out.
+    fn is_fenced(&self, volume: &VolumeRecord, node: NodeId) -> bool {
+        let is_inactive = self
+            .nodes
+            .get(&node)
+            .and_then(|record| self.domains.get(&record.domain))
+            .is_some_and(|domain| {
+                matches!(domain.state, DomainState::Inactive | DomainState::Activating)
+            });
+        let is_replaced =
+            volume.opened && volume.primary.is_some_and(|primary| primary.node != node);
+        is_inactive || is_replaced
+    }
+
+    /// Whether the node may serve the volume now, or before its grants are over.
+    #[must_use]
+    pub fn may_serve(&self, volume: &VolumeRecord, node: NodeId) -> bool {
+        let is_primary = volume.primary.is_some_and(|primary| primary.node == node);
+        let is_ending = self
+            .nodes
+            .get(&node)
+            .and_then(|record| self.domains.get(&record.domain))
+            .is_some_and(|domain| domain.state == DomainState::Deactivating);
+        (is_primary || is_ending) && !self.is_fenced(volume, node)
+    }
+
+    /// The replica that the node's store would be.
+    fn replica_on(&self, node: NodeId) -> Option<ReplicaId> {
+        let incarnation = self.nodes.get(&node)?.incarnation?;
+        Some(ReplicaId { node, incarnation })
+    }
+
+    /// A node's name, or its number where it is not known.
+    #[must_use]
+    pub fn node_name(&self, node: NodeId) -> String {
+        self.nodes
+            .get(&node)
+            .map_or_else(|| node.to_string(), |record| record.name.clone())
+    }
+}
