@@ -58,6 +58,49 @@ pub enum Command {
         #[command(subcommand)]
         what: Delete,
     },
+    /// Make a volume larger, on both sites in one step, while it is in use
+    #[command(
+        after_help = "Example: domain-ctl expand volume vm1 --size 20GiB\nClients see the new size when they open the volume again."
+    )]
+    Expand {
+        /// What to expand.
+        #[command(subcommand)]
+        what: Expand,
+    },
+    /// Change what was chosen for a volume
+    #[command(after_help = "Example: domain-ctl set volume vm1 --on-peer-loss suspend")]
+    Set {
+        /// What to change.
+        #[command(subcommand)]
+        what: Set,
+    },
+    /// Move primaries to another site by plan: without data loss, and with a pause of some milliseconds
+    #[command(
+        after_help = "Examples: domain-ctl relocate volume vm1 --to site-b --wait\n          domain-ctl relocate clusterdomain site-a"
+    )]
+    Relocate {
+        /// What to move.
+        #[command(subcommand)]
+        what: Move,
+    },
+    /// Say that an orchestrator uses a volume on a node: clients are let in there only
+    Publish {
+        /// What to publish.
+        #[command(subcommand)]
+        what: Publish,
+    },
+    /// Say that an orchestrator uses a volume on a node no more
+    Unpublish {
+        /// What to unpublish.
+        #[command(subcommand)]
+        what: Unpublish,
+    },
+    /// What a failover meant for each volume: who was in sync, and whether anything was lost
+    Report {
+        /// What to report.
+        #[command(subcommand)]
+        what: Report,
+    },
     /// The cluster at one glance: would any data be lost if a site failed now?
     Status {
         /// How to print it.
@@ -246,6 +289,104 @@ pub enum Create {
     },
 }
 
+/// What to expand.
+#[derive(Debug, Subcommand)]
+pub enum Expand {
+    /// A volume
+    Volume {
+        /// The volume's name
+        name: String,
+        /// Its size from now on, e.g. 20GiB or plain bytes: not less than now
+        #[arg(long, value_parser = size::parse)]
+        size: u64,
+    },
+}
+
+/// What to change.
+#[derive(Debug, Subcommand)]
+pub enum Set {
+    /// A volume's policy
+    #[command(group = clap::ArgGroup::new("change").required(true).multiple(true))]
+    Volume {
+        /// The volume's name
+        name: String,
+        /// What happens when a replica is lost
+        #[arg(long, value_enum, group = "change")]
+        on_peer_loss: Option<OnPeerLoss>,
+        /// What an acknowledged write survives; flush can't be taken back
+        #[arg(long, value_enum, group = "change")]
+        durability: Option<Durability>,
+        /// The domain that goes on when only the link between the sites is cut; none for no such domain
+        #[arg(long, value_name = "DOMAIN|none", group = "change")]
+        preferred_domain: Option<String>,
+    },
+}
+
+/// What to move.
+#[derive(Debug, Subcommand)]
+pub enum Move {
+    /// A volume's primary; its clients are sent away and connect at the goal
+    Volume {
+        /// The volume's name
+        name: String,
+        /// The cluster domain, or the node, that shall serve it
+        #[arg(long)]
+        to: String,
+        /// Wait until it is served there; exit code 1 if it takes longer than --timeout
+        #[arg(short, long)]
+        wait: bool,
+        /// How long --wait waits, e.g. 60s or 5m
+        #[arg(long, value_parser = duration, default_value = "60s")]
+        timeout: Duration,
+    },
+    /// All primaries in a cluster domain, before it is taken down by plan
+    #[command(name = "clusterdomain", visible_alias = "cd", alias = "domain")]
+    ClusterDomain {
+        /// The cluster domain's name
+        name: String,
+        /// The cluster domain, or the node, that shall serve them; by default wherever an in-sync replica is
+        #[arg(long)]
+        to: Option<String>,
+    },
+}
+
+/// What to publish.
+#[derive(Debug, Subcommand)]
+pub enum Publish {
+    /// A volume
+    Volume {
+        /// The volume's name
+        name: String,
+        /// The node's name
+        #[arg(long)]
+        node: String,
+        /// It is only read there
+        #[arg(long)]
+        read_only: bool,
+    },
+}
+
+/// What to unpublish.
+#[derive(Debug, Subcommand)]
+pub enum Unpublish {
+    /// A volume
+    Volume {
+        /// The volume's name
+        name: String,
+        /// The node's name
+        #[arg(long)]
+        node: String,
+    },
+}
+
+/// What to report.
+#[derive(Debug, Subcommand)]
+pub enum Report {
+    /// Failovers: the last ones, or the one of this name (see `get clusterdomainupdate`)
+    #[command(alias = "failovers")]
+    Failover(Selection),
+}
+
 /// What happens when a replica is lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum OnPeerLoss {
@@ -254,6 +395,26 @@ pub enum OnPeerLoss {
     Degrade,
     /// Hold I/O until it is back or its domain is deactivated
     Suspend,
+}
+
+impl OnPeerLoss {
+    /// As the API says it.
+    pub fn wire(self) -> isthmus_api::OnPeerLoss {
+        match self {
+            OnPeerLoss::Degrade => isthmus_api::OnPeerLoss::Degrade,
+            OnPeerLoss::Suspend => isthmus_api::OnPeerLoss::Suspend,
+        }
+    }
+}
+
+impl Durability {
+    /// As the API says it.
+    pub fn wire(self) -> isthmus_api::Durability {
+        match self {
+            Durability::Acknowledged => isthmus_api::Durability::Acknowledged,
+            Durability::Flush => isthmus_api::Durability::Flush,
+        }
+    }
 }
 
 /// What an acknowledged write survives.

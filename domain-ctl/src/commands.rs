@@ -3,12 +3,16 @@
 mod domains;
 mod events;
 mod explain;
+mod failovers;
 mod manual;
 mod nodes;
+mod places;
 mod status;
 mod volumes;
 
-use crate::arguments::{Activate, Arguments, Command, Create, Deactivate, Delete, Describe, Get};
+use crate::arguments::{
+    Activate, Arguments, Command, Create, Deactivate, Delete, Describe, Expand, Get, Report, Set,
+};
 use crate::client::Client;
 use crate::failure::Failure;
 
@@ -66,6 +70,24 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Delete {
             what: Delete::Volume { name },
         } => volumes::delete(&client, &name),
+        Command::Expand {
+            what: Expand::Volume { name, size },
+        } => volumes::expand(&client, &name, size),
+        Command::Set {
+            what:
+                Set::Volume {
+                    name,
+                    on_peer_loss,
+                    durability,
+                    preferred_domain,
+                },
+        } => volumes::set(&client, &name, (on_peer_loss, durability), preferred_domain),
+        Command::Relocate { what } => places::relocate(&client, &what),
+        Command::Publish { what } => places::publish(&client, &what),
+        Command::Unpublish { what } => places::unpublish(&client, &what),
+        Command::Report {
+            what: Report::Failover(selection),
+        } => failovers::report(&client, &selection),
         Command::Status { output, watch } => status::show(&client, output, watch),
         Command::Explain { what } => explain::show(&client, &what),
         Command::Completion { shell } => manual::completion(shell),

@@ -478,7 +478,10 @@ impl Group {
                         self.fail(format!("member {index} has stopped: {reason}"));
                     }
                     let incarnation = self.members[index].formatted.unwrap_or(Incarnation(0));
-                    if let Err(what) = self.votes.knows(index, incarnation, metrics.term) {
+                    if let Err(what) =
+                        self.votes
+                            .knows(index, incarnation, self.members[index].life, metrics.term)
+                    {
                         self.fail(what);
                     }
                 }

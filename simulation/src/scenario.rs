@@ -113,8 +113,11 @@ impl World {
 /// A volume to be made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VolumePlan {
-    /// Its size in blocks.
+    /// Its size in blocks, once it has grown.
     pub blocks: u64,
+    /// Its size when it is made, if it grows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_with_blocks: Option<u64>,
     /// Whether its primary goes on without a lost peer (`degrade`), or waits for it (`suspend`).
     pub degrade: bool,
     /// The number of the domain that it prefers, if any.
@@ -125,6 +128,12 @@ pub struct VolumePlan {
 }
 
 impl VolumePlan {
+    /// Its size in bytes when it is made.
+    #[must_use]
+    pub fn bytes_made_with(&self) -> u64 {
+        self.made_with_blocks.unwrap_or(self.blocks) * isthmus_engine::BLOCK_BYTES
+    }
+
     /// What its operator chose.
     #[must_use]
     pub fn policy(&self) -> VolumePolicy {
@@ -243,6 +252,10 @@ pub enum Wish {
     DeleteVolume { volume: usize },
     /// `domain-ctl create volume`: one that no client comes to. It is empty, whatever was in its place before.
     CreateVolume { blocks: u64 },
+    /// `domain-ctl expand volume`, of the volume with this index, to so many blocks.
+    ExpandVolume { volume: usize, blocks: u64 },
+    /// `domain-ctl relocate volume`, of the volume with this index, to the node with this one.
+    RelocateVolume { volume: usize, node: usize },
 }
 
 /// A client: it opens its volume somewhere, does things, leaves, and comes back elsewhere.

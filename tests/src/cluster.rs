@@ -43,6 +43,8 @@ pub struct Options {
     pub wall_clocks: bool,
     /// Bytes of each node's disk, when it is one that loses what was not synced.
     pub lossy_disks: Option<u64>,
+    /// More of the configuration, as the file has it.
+    pub more: String,
 }
 
 impl Options {
@@ -55,6 +57,7 @@ impl Options {
             timing: Timing::QUICK,
             wall_clocks: false,
             lossy_disks: None,
+            more: String::new(),
         }
         .and_volume("demo", bytes, &[])
     }
@@ -92,6 +95,13 @@ impl Options {
     #[must_use]
     pub fn with_wall_clocks(mut self) -> Options {
         self.wall_clocks = true;
+        self
+    }
+
+    /// The same with this in each node's configuration.
+    #[must_use]
+    pub fn with_configuration(mut self, more: &str) -> Options {
+        self.more.push_str(more);
         self
     }
 
@@ -138,8 +148,14 @@ impl Cluster {
             None => Addresses::new(loopback(node), loopback(node)),
         });
         let small_journal = options.lossy_disks.is_some();
-        config::write(folder.path(), &addresses, &options.timing, small_journal)
-            .expect("configurations and certificates are written");
+        config::write(
+            folder.path(),
+            &addresses,
+            &options.timing,
+            small_journal,
+            &options.more,
+        )
+        .expect("configurations and certificates are written");
         let mount = |bytes| {
             Node::ALL.map(|node| {
                 LossyDisk::mount(&folder.path().join(node.name()), bytes)

@@ -14,6 +14,11 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// `get events [--follow]`.
 pub fn get(client: &Client, wanted: &Events) -> Result<(), Failure> {
     let list: EventList = client.get("/v1/events")?;
+    if let Some(revision) = list.broken_at {
+        output::complain(&format!(
+            "warning: the audit trail is broken: the event of revision {revision} is not what its digest says, or one before it is missing"
+        ));
+    }
     if !wanted.follow {
         return output::print(wanted.output, &list, |list| {
             if list.items.is_empty() {

@@ -1,4 +1,4 @@
-//! Volumes: listing, making, describing, deleting.
+//! Volumes: listing, making, changing, describing, deleting.
 
 use crate::arguments::{Durability, Format, OnPeerLoss, Selection};
 use crate::client::{Client, segment};
@@ -7,7 +7,8 @@ use crate::failure::Failure;
 use crate::{output, table, timestamp};
 use isthmus_api::size;
 use isthmus_api::{
-    ApiError, CreateVolume, Replica, ReplicaState, Volume, VolumeCreated, VolumeDeleted, VolumeList,
+    ApiError, ChangePolicy, CreateVolume, ExpandVolume, Replica, ReplicaState, Volume,
+    VolumeCreated, VolumeDeleted, VolumeList,
 };
 use ureq::http::Method;
 
@@ -63,18 +64,42 @@ pub fn create(
         name,
         bytes,
         block_bytes: if block_size == "512" { 512 } else { 4096 },
-        on_peer_loss: match on_peer_loss {
-            OnPeerLoss::Degrade => isthmus_api::OnPeerLoss::Degrade,
-            OnPeerLoss::Suspend => isthmus_api::OnPeerLoss::Suspend,
-        },
-        durability: match durability {
-            Durability::Acknowledged => isthmus_api::Durability::Acknowledged,
-            Durability::Flush => isthmus_api::Durability::Flush,
-        },
+        on_peer_loss: on_peer_loss.wire(),
+        durability: durability.wire(),
         preferred_domain,
     };
     let made: VolumeCreated = client.change(Method::POST, "/v1/volumes", Some(&wanted))?;
     output::say(&format!("Volume {} created successfully\n", made.name));
+    Ok(())
+}
+
+/// `expand volume NAME --size …`.
+pub fn expand(client: &Client, name: &str, bytes: u64) -> Result<(), Failure> {
+    let path = format!("/v1/volumes/{}/expand", segment(name));
+    let volume: Volume = client.change(Method::POST, &path, Some(&ExpandVolume { bytes }))?;
+    output::say(&format!(
+        "Volume {} has {} now\n",
+        volume.name,
+        size::format(volume.bytes)
+    ));
+    Ok(())
+}
+
+/// `set volume NAME …`.
+pub fn set(
+    client: &Client,
+    name: &str,
+    (on_peer_loss, durability): (Option<OnPeerLoss>, Option<Durability>),
+    preferred_domain: Option<String>,
+) -> Result<(), Failure> {
+    let wanted = ChangePolicy {
+        on_peer_loss: on_peer_loss.map(OnPeerLoss::wire),
+        durability: durability.map(Durability::wire),
+        preferred_domain: preferred_domain.map(|name| Some(name).filter(|name| name != "none")),
+    };
+    let path = format!("/v1/volumes/{}/policy", segment(name));
+    let volume: Volume = client.change(Method::POST, &path, Some(&wanted))?;
+    output::say(&format!("Volume {} changed successfully\n", volume.name));
     Ok(())
 }
 
@@ -152,6 +177,30 @@ fn text(volume: &Volume, now_ms: u64) -> String {
             },
         ),
     ];
+    for published in &volume.published {
+        let mode = match published.read_only {
+            true => "read-only",
+            false => "read and write",
+        };
+        lines.push((
+            "Published",
+            format!(
+                "to {}, {mode}, for {}",
+                published.node,
+                timestamp::age(now_ms, published.since_ms)
+            ),
+        ));
+    }
+    if let Some(relocating) = &volume.relocating {
+        lines.push((
+            "Moving",
+            format!(
+                "to {}, for {}",
+                relocating.to,
+                timestamp::age(now_ms, relocating.since_ms)
+            ),
+        ));
+    }
     if let Some(since_ms) = volume.unprotected_since_ms {
         lines.push((
             "Unprotected",

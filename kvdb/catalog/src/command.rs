@@ -410,7 +410,9 @@ pub enum Refusal {
     )]
     StaysFlush(String),
     /// An orchestrator uses the volume on another node.
-    #[error("volume {volume} is published to node {node}, and it is not proven that this node can't serve it")]
+    #[error(
+        "volume {volume} is published to node {node}, and it is not proven that this node can't serve it"
+    )]
     Published {
         /// Its name.
         volume: String,

@@ -16,6 +16,9 @@ pub struct Event {
     pub why: String,
     /// What was done.
     pub what: String,
+    /// BLAKE3 of the digest of the event before and of this one, in hex; none for what was before events had digests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
 }
 
 /// Events, oldest first.
@@ -25,6 +28,9 @@ pub struct EventList {
     pub items: Vec<Event>,
     /// The oldest revision from which nothing is missing: what was before it is no longer kept.
     pub complete_from: u64,
+    /// The revision of the first event that is not what its digest says, or does not follow the one before it; none: the trail is whole.
+    #[serde(default)]
+    pub broken_at: Option<u64>,
     /// How far this can be trusted.
     pub observed: Observed,
 }

@@ -19,7 +19,8 @@ pub mod volumes;
 
 pub use domains::{
     ClusterDomain, ClusterDomainUpdate, ClusterDomainUpdateList, ClusterDomainsStatus,
-    DomainChange, DomainChanged, DomainRelocate, DomainRelocated, DomainRole, DomainState, SyncStatus, UpdateAction, UpdateStatus,
+    DomainChange, DomainChanged, DomainRelocate, DomainRelocated, DomainRole, DomainState,
+    SyncStatus, UpdateAction, UpdateStatus,
 };
 pub use error::ApiError;
 pub use events::{Event, EventList};

@@ -185,6 +185,9 @@ pub struct VolumeRuntime {
     pub committed_seq: u64,
     /// Clients attached.
     pub clients: u32,
+    /// Whether a client has come since the volume is being moved here.
+    #[serde(default)]
+    pub welcomed: bool,
     /// Only from a primary: the replicas outside the set.
     #[serde(default)]
     pub absent: Vec<ReplicaProgress>,

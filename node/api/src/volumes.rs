@@ -179,10 +179,7 @@ pub struct ChangePolicy {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub durability: Option<Durability>,
     /// The domain that goes on when only the link between the sites is cut; null for none.
-    #[serde(
-        deserialize_with = "given",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub preferred_domain: Option<Option<String>>,
 }
 

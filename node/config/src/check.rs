@@ -148,7 +148,12 @@ impl Config {
             4,
             1024,
         )?;
-        bounds("failover.after_ms", self.failover.after_ms, 3_000, 3_600_000)?;
+        bounds(
+            "failover.after_ms",
+            self.failover.after_ms,
+            3_000,
+            3_600_000,
+        )?;
         bounds(
             "scrub.mib_per_second",
             u64::from(self.scrub.mib_per_second),

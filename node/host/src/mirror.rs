@@ -192,6 +192,8 @@ pub struct Mirror<R> {
     waiters: Vec<Waiter<R>>,
     clients: usize,
     course: Course,
+    /// Whether a client has come since the volume is being moved here.
+    welcomed: bool,
     checkpoint: Checkpoint,
     /// Committed records on their way into the extents, in order.
     applying: VecDeque<Applying>,
@@ -515,6 +517,7 @@ impl<R> Mirror<R> {
             committed: self.engine.log().committed(),
             whole: self.engine.is_whole(),
             clients: self.clients,
+            welcomed: self.welcomed,
             copying: self.todo.as_ref().map(|todo| CopyProgress {
                 total_bytes: self
                     .target

@@ -54,6 +54,8 @@ pub struct VolumeStatus {
     pub whole: bool,
     /// Clients attached here.
     pub clients: usize,
+    /// Whether a client has come since the volume is being moved here.
+    pub welcomed: bool,
     /// Copying to this replica, if it is under way or was.
     pub copying: Option<CopyProgress>,
     /// Only on a primary: replicas that copy from here.

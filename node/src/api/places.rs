@@ -135,8 +135,12 @@ pub async fn relocate_volume<A: ClusterAccess>(
     let facts = decided(&api).await?;
     let (volume, record) = facts.volume_named(&name)?;
     let nodes = goals(&facts, &wanted.to)?;
-    let to = goal(&facts, record, &nodes)
-        .map_err(|reason| refused(&format!("volume {name} can't be moved to {}", wanted.to), reason))?;
+    let to = goal(&facts, record, &nodes).map_err(|reason| {
+        refused(
+            &format!("volume {name} can't be moved to {}", wanted.to),
+            reason,
+        )
+    })?;
     propose(&api, id, String::new(), Command::Relocate { volume, to }).await?;
     Ok((StatusCode::ACCEPTED, shown(&api, &name).await?))
 }

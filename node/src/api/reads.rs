@@ -10,8 +10,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use isthmus_api::{
     ClusterDomainUpdateList, ClusterDomainsStatus, Event, EventList, Explanation,
-    FailoverReportList, NodeList,
-    NodeRuntime, Observed, Status, Volume, VolumeList,
+    FailoverReportList, NodeList, NodeRuntime, Observed, Status, Volume, VolumeList,
 };
 use isthmus_catalog::Catalog;
 use serde::{Deserialize, Serialize};
@@ -104,6 +103,10 @@ pub async fn explain_domain<A: ClusterAccess>(
     }
 }
 
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Which events.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -124,17 +127,20 @@ pub async fn events<A: ClusterAccess>(
     let dropped = audit.len() >= Catalog::AUDIT_MAX;
     let oldest = audit.front().filter(|_| dropped);
     Ok(Json(EventList {
-        items: audit
-            .iter()
-            .filter(|record| record.revision > wanted.after)
-            .map(|record| Event {
+        items: facts
+            .catalog
+            .audit_trail()
+            .filter(|(record, _)| record.revision > wanted.after)
+            .map(|(record, digest)| Event {
                 revision: record.revision,
                 at_ms: record.at_ms,
                 who: record.who.clone(),
                 why: record.why.clone(),
                 what: record.what.clone(),
+                digest: digest.map(|digest| hex(&digest.0)),
             })
             .collect(),
+        broken_at: facts.catalog.audit_gap().map(|record| record.revision),
         complete_from: oldest.map_or(0, |record| record.revision),
         observed: facts.observed(),
     }))

@@ -507,6 +507,7 @@ async fn a_resync_shows_its_progress_as_the_primary_tells_it() {
         committed_seq: 1,
         moved_bytes: 0,
         clients: 1,
+        welcomed: false,
         absent: vec![absent],
         reason: String::new(),
         disk: isthmus_api::DiskState::default(),
@@ -581,7 +582,7 @@ async fn the_description_names_exactly_the_routes_that_are_there() {
     let memory = Memory::new();
     let document: Value = serde_json::from_str(OPENAPI).unwrap();
     let paths = document["paths"].as_object().unwrap();
-    assert_eq!(paths.len(), 13);
+    assert_eq!(paths.len(), 20);
     for (path, operations) in paths {
         let real = path.replace("{name}", "demo");
         for method in [

@@ -161,6 +161,7 @@ fn a_site_that_says_that_it_serves_nothing_needs_no_wait() {
         committed_seq: 0,
         moved_bytes: 0,
         clients: 1,
+        welcomed: false,
         absent: Vec::new(),
         reason: String::new(),
         disk: isthmus_api::DiskState::default(),

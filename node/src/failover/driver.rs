@@ -107,6 +107,5 @@ impl<A: ClusterAccess> Driver<A> {
 fn has_something_open(catalog: &Catalog) -> bool {
     let open = |volume: &isthmus_catalog::FailoverVolume| volume.committed_seq.is_none();
     let newest = catalog.failovers.back();
-    !catalog.relocations.is_empty()
-        || newest.is_some_and(|report| report.volumes.iter().any(open))
+    !catalog.relocations.is_empty() || newest.is_some_and(|report| report.volumes.iter().any(open))
 }

@@ -77,12 +77,7 @@ impl Watch {
         findings
     }
 
-    fn look_for_lost_domains(
-        &mut self,
-        view: &View<'_>,
-        policy: Policy,
-        findings: &mut Findings,
-    ) {
+    fn look_for_lost_domains(&mut self, view: &View<'_>, policy: Policy, findings: &mut Findings) {
         let data = view.catalog.domains.iter().filter(|(_, domain)| {
             domain.role == DomainRole::Data && domain.state == DomainState::Active
         });
@@ -167,15 +162,15 @@ impl Watch {
         self.moves
             .retain(|volume, (relocation, ..)| wanted.get(volume) == Some(relocation));
         for (volume, relocation) in wanted {
-            let (_, since, heard) = self
-                .moves
-                .entry(*volume)
-                .or_insert((*relocation, view.now, view.now));
+            let (_, since, heard) =
+                self.moves
+                    .entry(*volume)
+                    .or_insert((*relocation, view.now, view.now));
             if view.answering.contains(&relocation.to) {
                 *heard = view.now;
             }
             let has_come = runtime(view.observations, relocation.to, *volume)
-                .is_some_and(|runtime| runtime.may_serve && runtime.clients > 0);
+                .is_some_and(|runtime| runtime.welcomed);
             let why = if has_come {
                 "a client has come"
             } else if view.now.since(*heard) >= GOAL_SILENCE_MAX {

@@ -5,7 +5,8 @@ use crate::quickstart::ports::{PortOptions, Ports};
 use crate::random;
 use anyhow::{Context, bail, ensure};
 use isthmus_config::{
-    Cluster, ClusterId, Config, Domain, Failover, Journal, Link, Listen, Member, Role, Scrub, Timing, Tls,
+    Cluster, ClusterId, Config, Domain, Failover, Journal, Link, Listen, Member, Role, Scrub,
+    Timing, Tls,
 };
 use isthmus_disk::DirectoryLock;
 use isthmus_engine::NodeId;

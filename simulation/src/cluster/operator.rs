@@ -11,6 +11,8 @@ use isthmus_engine::{BLOCK_BYTES, DomainId, NodeId, VolumeId};
 use std::collections::{BTreeMap, BTreeSet};
 
 const LOOK: u64 = 100 * MILLISECOND;
+/// How long a move lasts.
+const MOVE: u64 = 3 * SECOND;
 
 /// What is known of a domain update under way, on the node that leads kvdb.
 #[derive(Debug)]
@@ -25,6 +27,8 @@ struct Update {
 pub(super) struct Operator {
     /// By the update's name.
     updates: BTreeMap<String, Update>,
+    /// Where each volume is being moved, and since when that is known.
+    moves: BTreeMap<VolumeId, (NodeId, u64)>,
     /// Faults are over: everything is to be active.
     pub heals: bool,
 }
@@ -53,11 +57,20 @@ impl Simulation {
                 domain: DomainId(domain),
             }),
             Wish::DeleteVolume { volume } => {
-                let name = format!("v{}", volume + 1);
-                let mut volumes = self.kvdb.catalog().volumes.iter();
-                let found = volumes.find(|(_, record)| record.name == name);
-                if let Some(volume) = found.map(|(volume, _)| *volume) {
+                if let Some(volume) = self.volume_numbered(volume) {
                     self.ask_kvdb(Command::DeleteVolume { volume });
+                }
+            }
+            Wish::ExpandVolume { volume, blocks } => {
+                if let Some(volume) = self.volume_numbered(volume) {
+                    let bytes = blocks * BLOCK_BYTES;
+                    self.ask_kvdb(Command::ExpandVolume { volume, bytes });
+                }
+            }
+            Wish::RelocateVolume { volume, node } => {
+                let to = self.nodes.get(node).map(|node| node.id);
+                if let Some((volume, to)) = self.volume_numbered(volume).zip(to) {
+                    self.ask_kvdb(Command::Relocate { volume, to });
                 }
             }
             Wish::CreateVolume { blocks } => self.ask_kvdb(Command::CreateVolume {
@@ -66,6 +79,31 @@ impl Simulation {
                 block_bytes: 512,
                 policy: VolumePolicy::default(),
             }),
+        }
+    }
+
+    /// The volume with this index, unless it was deleted.
+    fn volume_numbered(&self, index: usize) -> Option<VolumeId> {
+        let name = format!("v{}", index + 1);
+        let mut volumes = self.kvdb.catalog().volumes.iter();
+        let found = volumes.find(|(_, record)| record.name == name);
+        found.map(|(volume, _)| *volume)
+    }
+
+    /// What `isthmusd`'s leader does about moves: they end after a while, whatever came of them.
+    fn end_moves(&mut self, catalog: &Catalog) {
+        let now = self.schedule.now();
+        let wanted = &catalog.relocations;
+        self.operator
+            .moves
+            .retain(|volume, (to, _)| wanted.get(volume).is_some_and(|now| now.to == *to));
+        for (volume, relocation) in wanted {
+            let to = relocation.to;
+            let (_, since) = *self.operator.moves.entry(*volume).or_insert((to, now));
+            if now - since >= MOVE {
+                let volume = *volume;
+                self.ask_kvdb(Command::EndRelocation { volume, to });
+            }
         }
     }
 
@@ -129,6 +167,7 @@ impl Simulation {
                 self.ask_kvdb(command);
             }
         }
+        self.end_moves(&catalog);
         if self.operator.heals {
             self.activate_all(&catalog);
         }

@@ -176,6 +176,7 @@ fn draw_world(random: &mut Random) -> World {
 fn draw_volume(random: &mut Random) -> VolumePlan {
     VolumePlan {
         blocks: pick(random, &[64, 128, 300, 512]),
+        made_with_blocks: None,
         degrade: random.chance(3, 4),
         preferred: match random.below(4) {
             0 => Some(1),

@@ -20,6 +20,12 @@ pub fn sharpen(scenario: &mut Scenario, random: &mut Random) {
     if random.chance(1, 8) {
         volumes_come_and_go(scenario, random);
     }
+    if random.chance(1, 6) {
+        volumes_grow(scenario, random);
+    }
+    if random.chance(1, 6) {
+        volumes_move(scenario, random);
+    }
     match random.below(16) {
         0 | 1 => grants_run_out(scenario, random),
         2 | 3 => peer_is_heard_first(scenario, random),
@@ -234,6 +240,39 @@ fn volumes_come_and_go(scenario: &mut Scenario, random: &mut Random) {
             Wish::CreateVolume { blocks }
         };
         scenario.wish(at, wish);
+        at += random.below(2 * every) + 1;
+    }
+}
+
+/// Volumes begin small, and grow step by step while they are used; clients ask for the whole of them from the beginning.
+fn volumes_grow(scenario: &mut Scenario, random: &mut Random) {
+    for volume in 0..scenario.volumes.len() {
+        let blocks = scenario.volumes[volume].blocks;
+        let mut size = 1 + random.below(blocks);
+        scenario.volumes[volume].made_with_blocks = Some(size);
+        let mut at = random.below(scenario.world.faults_end_us / 2);
+        while size < blocks {
+            // Also by a block, and to where an extent, or a granule of a map, ends.
+            let step = [1, 16, 256, blocks][random.below(4) as usize];
+            size = (size + 1 + random.below(step)).min(blocks);
+            let wish = Wish::ExpandVolume {
+                volume,
+                blocks: size,
+            };
+            scenario.wish(at, wish);
+            at += random.below(4 * SECOND) + 1;
+        }
+    }
+}
+
+/// Primaries are moved to and fro by plan, also in the middle of everything else.
+fn volumes_move(scenario: &mut Scenario, random: &mut Random) {
+    let every = (1 + random.below(5)) * SECOND;
+    let mut at = random.below(every) + SECOND;
+    while at < scenario.world.faults_end_us {
+        let volume = random.below(scenario.volumes.len() as u64) as usize;
+        let node = random.below(2) as usize;
+        scenario.wish(at, Wish::RelocateVolume { volume, node });
         at += random.below(2 * every) + 1;
     }
 }

@@ -77,7 +77,7 @@ impl Timing {
     };
 }
 
-/// Writes `tls/` and a configuration file for each node, with the smallest journal if that is asked for.
+/// Writes `tls/` and a configuration file for each node, with the smallest journal if that is asked for, and `more` at its end.
 ///
 /// # Errors
 /// The folder can't be written.
@@ -86,6 +86,7 @@ pub fn write(
     addresses: &[Addresses; 3],
     timing: &Timing,
     small_journal: bool,
+    more: &str,
 ) -> io::Result<()> {
     let tls = folder.join("tls");
     let authority = Authority::create(&tls, CLUSTER_ID)?;
@@ -95,6 +96,7 @@ pub fn write(
         if small_journal {
             text.push_str("[journal]\nsegment_mib = 8\nsegments = 4\n");
         }
+        text.push_str(more);
         fs::write(folder.join(format!("{}.toml", node.name())), text)?;
     }
     Ok(())

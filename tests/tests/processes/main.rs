@@ -7,6 +7,7 @@
 
 mod clients;
 mod domains;
+mod moves;
 mod quickstart;
 mod rounds;
 mod rows;

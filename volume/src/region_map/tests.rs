@@ -106,8 +106,13 @@ proptest! {
         let (map, _) = run(&steps);
         let bytes = map.encode();
         prop_assert!(bytes.len() <= 13 + 3 * (9 + 4096));
-        prop_assert_eq!(RegionMap::decode(&bytes, BLOCKS), Ok(map));
-        prop_assert!(RegionMap::decode(&bytes, BLOCKS + 1).is_err());
+        prop_assert_eq!(RegionMap::decode(&bytes, BLOCKS), Ok(map.clone()));
+        prop_assert_eq!(RegionMap::blocks_of(&bytes), Some(BLOCKS));
+        // Of a volume that has grown since; one that has shrunk there is not.
+        let mut grown = map;
+        grown.grow(BLOCKS + 1);
+        prop_assert_eq!(RegionMap::decode(&bytes, BLOCKS + 1), Ok(grown));
+        prop_assert!(RegionMap::decode(&bytes, BLOCKS - 1).is_err());
         for cut in 0..bytes.len().min(200) {
             prop_assert!(RegionMap::decode(&bytes[..cut], BLOCKS).is_err());
         }

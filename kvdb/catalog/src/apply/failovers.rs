@@ -66,7 +66,11 @@ impl Catalog {
             })
             .collect();
         volumes.sort_by_key(|volume| {
-            let badness = (volume.lost, volume.unprotected_since_ms.is_some(), volume.moved);
+            let badness = (
+                volume.lost,
+                volume.unprotected_since_ms.is_some(),
+                volume.moved,
+            );
             (std::cmp::Reverse(badness), volume.volume)
         });
         volumes.truncate(Catalog::FAILOVER_VOLUMES_MAX);

@@ -36,14 +36,22 @@ impl Catalog {
             }
             Some(_) | None => {}
         }
-        let what = format!("published volume {} to {}", volume.name, self.node_name(node));
+        let what = format!(
+            "published volume {} to {}",
+            volume.name,
+            self.node_name(node)
+        );
         let publication = Publication {
             node,
             read_only,
             since_ms: at_ms,
         };
         self.published.insert(id, publication);
-        if self.relocations.get(&id).is_some_and(|relocation| relocation.to != node) {
+        if self
+            .relocations
+            .get(&id)
+            .is_some_and(|relocation| relocation.to != node)
+        {
             self.relocations.remove(&id);
         }
         Ok(Outcome::Audited(Answer::Done, what))
@@ -163,7 +171,10 @@ impl Catalog {
             .get(&node)
             .and_then(|record| self.domains.get(&record.domain))
             .is_some_and(|domain| {
-                matches!(domain.state, DomainState::Inactive | DomainState::Activating)
+                matches!(
+                    domain.state,
+                    DomainState::Inactive | DomainState::Activating
+                )
             });
         let is_replaced =
             volume.opened && volume.primary.is_some_and(|primary| primary.node != node);

@@ -153,13 +153,27 @@ impl Catalog {
         if before == after {
             return Ok(Outcome::Unchanged(Answer::Done));
         }
-        let volume = self.volume_mut(id)?;
         let what = format!(
-            "changed the policy of volume {} from {before:?} to {after:?}",
-            volume.name
+            "changed the policy of volume {} from {} to {}",
+            volume.name,
+            self.policy_words(&before),
+            self.policy_words(&after)
         );
-        volume.policy = after;
+        self.volume_mut(id)?.policy = after;
         Ok(Outcome::Audited(Answer::Done, what))
+    }
+
+    fn policy_words(&self, policy: &VolumePolicy) -> String {
+        let preferred = policy.preferred_domain.map(|domain| {
+            let name = self.domains.get(&domain).map(|record| record.name.clone());
+            name.unwrap_or_else(|| domain.to_string())
+        });
+        format!(
+            "({}, {}, prefers {})",
+            format!("{:?}", policy.on_peer_loss).to_lowercase(),
+            format!("{:?}", policy.durability).to_lowercase(),
+            preferred.as_deref().unwrap_or("no site")
+        )
     }
 
     /// One node of each data domain that has nodes: a registered one before others, then the one with the fewest replicas,

@@ -36,12 +36,21 @@ fn a_volume_is_published_to_one_node_at_a_time() {
     let mut cluster = Cluster::with_volume();
     cluster.done(publish(1));
     cluster.done(publish(1));
-    assert!(matches!(cluster.refused(publish(2)), Refusal::Published { .. }));
+    assert!(matches!(
+        cluster.refused(publish(2)),
+        Refusal::Published { .. }
+    ));
     cluster.done(unpublish(2));
     cluster.done(unpublish(1));
     cluster.done(publish(2));
-    assert!(matches!(cluster.refused(publish(3)), Refusal::NoReplica { .. }));
-    assert!(matches!(cluster.refused(publish(9)), Refusal::UnknownNode(_)));
+    assert!(matches!(
+        cluster.refused(publish(3)),
+        Refusal::NoReplica { .. }
+    ));
+    assert!(matches!(
+        cluster.refused(publish(9)),
+        Refusal::UnknownNode(_)
+    ));
     assert!(matches!(
         cluster.refused(Command::DeleteVolume { volume: DEMO }),
         Refusal::Published { .. }
@@ -53,8 +62,14 @@ fn a_node_that_may_serve_keeps_its_publication() {
     let mut cluster = Cluster::with_volume();
     cluster.done(publish(1));
     cluster.serve(1);
-    assert!(matches!(cluster.refused(unpublish(1)), Refusal::MayServe { .. }));
-    assert!(matches!(cluster.refused(publish(2)), Refusal::Published { .. }));
+    assert!(matches!(
+        cluster.refused(unpublish(1)),
+        Refusal::MayServe { .. }
+    ));
+    assert!(matches!(
+        cluster.refused(publish(2)),
+        Refusal::Published { .. }
+    ));
     // Unless it says that no client is left there.
     cluster.done(Command::Unpublish {
         volume: DEMO,
@@ -64,8 +79,14 @@ fn a_node_that_may_serve_keeps_its_publication() {
     cluster.done(publish(1));
     // The site is being deactivated: its grants may be out still.
     cluster.done(Cluster::deactivate(A, &[2]));
-    assert!(matches!(cluster.refused(unpublish(1)), Refusal::MayServe { .. }));
-    assert!(matches!(cluster.refused(publish(2)), Refusal::Published { .. }));
+    assert!(matches!(
+        cluster.refused(unpublish(1)),
+        Refusal::MayServe { .. }
+    ));
+    assert!(matches!(
+        cluster.refused(publish(2)),
+        Refusal::Published { .. }
+    ));
     // The other replica has opened, having seen them out: that is proof enough.
     cluster.serve(2);
     cluster.done(publish(2));
@@ -85,16 +106,25 @@ fn an_inactive_domain_gives_publications_back() {
     });
     cluster.done(unpublish(1));
     cluster.done(publish(2));
-    assert!(matches!(cluster.refused(publish(1)), Refusal::DomainState { .. }));
+    assert!(matches!(
+        cluster.refused(publish(1)),
+        Refusal::DomainState { .. }
+    ));
 }
 
 #[test]
 fn a_volume_moves_to_a_replica_that_is_in_sync_only() {
     let mut cluster = Cluster::with_volume();
     cluster.serve(1);
-    assert!(matches!(cluster.refused(relocate(3)), Refusal::NoReplica { .. }));
+    assert!(matches!(
+        cluster.refused(relocate(3)),
+        Refusal::NoReplica { .. }
+    ));
     cluster.done(relocate(1));
-    assert!(cluster.catalog.relocations.is_empty(), "it is there already");
+    assert!(
+        cluster.catalog.relocations.is_empty(),
+        "it is there already"
+    );
     cluster.done(relocate(2));
     assert_eq!(cluster.catalog.relocations[&DEMO].to, NodeId(2));
     // Asked back before it has happened.
@@ -108,7 +138,10 @@ fn a_volume_moves_to_a_replica_that_is_in_sync_only() {
 fn a_published_volume_moves_with_its_publication_only() {
     let mut cluster = Cluster::with_volume();
     cluster.done(publish(1));
-    assert!(matches!(cluster.refused(relocate(2)), Refusal::Published { .. }));
+    assert!(matches!(
+        cluster.refused(relocate(2)),
+        Refusal::Published { .. }
+    ));
     cluster.done(relocate(1));
     cluster.done(unpublish(1));
     cluster.done(relocate(2));
@@ -134,9 +167,15 @@ fn a_volume_grows_and_never_shrinks() {
     cluster.done(expand(2 << 20));
     assert_eq!((cluster.demo().bytes, cluster.epoch()), (2 << 20, epoch));
     cluster.done(expand(2 << 20));
-    assert!(matches!(cluster.refused(expand(1 << 20)), Refusal::WouldShrink { .. }));
+    assert!(matches!(
+        cluster.refused(expand(1 << 20)),
+        Refusal::WouldShrink { .. }
+    ));
     for wrong in [0, (2 << 20) + 1, Catalog::VOLUME_BYTES_MAX + 4096] {
-        assert!(matches!(cluster.refused(expand(wrong)), Refusal::Invalid(_)));
+        assert!(matches!(
+            cluster.refused(expand(wrong)),
+            Refusal::Invalid(_)
+        ));
     }
 }
 

@@ -62,6 +62,7 @@ impl<R> Mirror<R> {
         if std::mem::replace(&mut self.course, course) == course {
             return;
         }
+        self.welcomed = course == Course::Comes && self.clients > 0;
         if matches!(course, Course::Leaves(_)) && self.clients > 0 {
             context.outputs.demoted.push(self.volume);
         }
@@ -97,6 +98,7 @@ impl<R> Mirror<R> {
         for mut waiter in std::mem::take(&mut self.waiters) {
             if serving {
                 self.clients += 1;
+                self.welcomed |= self.course == Course::Comes;
                 context
                     .outputs
                     .replies

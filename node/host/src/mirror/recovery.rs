@@ -130,6 +130,7 @@ impl<R> Recovering<R> {
             waiters: Vec::new(),
             clients: 0,
             course: Course::default(),
+            welcomed: false,
             checkpoint: Checkpoint::default(),
             applying: VecDeque::new(),
             last_clear: Seq::ZERO,

@@ -62,6 +62,7 @@ fn serve(memory: &Memory, node: u32, role: VolumeRole, reason: &str) {
         may_serve: true,
         committed_seq: 0,
         clients: 1,
+        welcomed: false,
         absent: Vec::new(),
         moved_bytes: 0,
         reason: reason.to_owned(),

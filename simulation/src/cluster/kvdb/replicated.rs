@@ -121,7 +121,7 @@ impl Replicated {
                 let bytes = plan.blocks * isthmus_engine::BLOCK_BYTES;
                 let made = group.propose_now(&Command::CreateVolume {
                     name: format!("v{number}"),
-                    bytes,
+                    bytes: plan.bytes_made_with(),
                     block_bytes: 512,
                     policy: plan.policy(),
                 })?;

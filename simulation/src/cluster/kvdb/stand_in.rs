@@ -39,7 +39,7 @@ impl Kvdb {
             let bytes = plan.blocks * isthmus_engine::BLOCK_BYTES;
             let answer = kvdb.apply(Command::CreateVolume {
                 name: format!("v{number}"),
-                bytes,
+                bytes: plan.bytes_made_with(),
                 block_bytes: 512,
                 policy: plan.policy(),
             });
