@@ -22,6 +22,8 @@ fn folder() -> &'static Path {
                 "isthmusd",
                 "--bin",
                 "domain-ctl",
+                "--bin",
+                "isthmus-csi",
             ])
             .current_dir(workspace())
             .status()
@@ -54,4 +56,10 @@ pub fn isthmusd() -> PathBuf {
 #[must_use]
 pub fn domain_ctl() -> PathBuf {
     folder().join("domain-ctl")
+}
+
+/// The CSI driver.
+#[must_use]
+pub fn isthmus_csi() -> PathBuf {
+    folder().join("isthmus-csi")
 }

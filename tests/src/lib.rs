@@ -5,13 +5,14 @@
 //! NBD client of our own ([`nbd`]) and keeps a [`history`] of what was acknowledged; every sector says which write it came
 //! from ([`stamp`]), so that what is read later is known to be right, or to be lost, torn or taken from somewhere else.
 //!
-//! Reading order: [`cluster`], [`control`], [`nbd`], [`stamp`], [`history`], [`load`], [`verify`], [`link`], [`lossy`]; [`mod@bench`]; and what they
+//! Reading order: [`cluster`], [`control`], [`nbd`], [`stamp`], [`history`], [`load`], [`verify`], [`link`], [`lossy`]; [`csi`]; [`mod@bench`]; and what they
 //! stand on: [`binaries`], [`patience`], [`random`], [`tool`], [`turn`].
 
 pub mod bench;
 pub mod binaries;
 pub mod cluster;
 pub mod control;
+pub mod csi;
 pub mod history;
 pub mod link;
 pub mod load;

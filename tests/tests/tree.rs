@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use tests::binaries::workspace;
 
 /// Each crate with what it may depend on among ours; tests of a crate may use the simulated disk, too.
-const ARROWS: [(&str, &[&str]); 16] = [
+const ARROWS: [(&str, &[&str]); 18] = [
     // Rules broken on purpose: `false` for the compiler in what ships.
     ("isthmus-mutation", &[]),
     ("isthmus-engine", &["isthmus-mutation"]),
@@ -41,6 +41,8 @@ const ARROWS: [(&str, &[&str]); 16] = [
         ],
     ),
     ("domain-ctl", &["isthmus-api"]),
+    ("isthmus-csi-interface", &[]),
+    ("isthmus-csi", &["isthmus-api", "isthmus-csi-interface"]),
     (
         "isthmus-simulated-disk",
         &["isthmus-journal", "isthmus-engine"],

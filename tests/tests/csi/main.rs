@@ -1,0 +1,10 @@
+//! The CSI driver over its socket, with a real cluster behind it.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test may fail loudly in its helpers, too"
+)]
+
+mod attachment;
+mod calls;
+mod volumes;

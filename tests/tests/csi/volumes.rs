@@ -1,0 +1,492 @@
+//! Volumes on a node: formatted, mounted, written, made larger, through restarts, and at the other site.
+
+use isthmus_csi_interface::v1::volume_capability::access_mode::Mode;
+use isthmus_csi_interface::v1::volume_capability::{AccessType, MountVolume};
+use isthmus_csi_interface::v1::volume_usage::Unit;
+use isthmus_csi_interface::v1::*;
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+use tests::Node;
+use tests::cluster::{Cluster, Options};
+use tests::csi::{self, Driver};
+use tests::patience;
+use tests::tool::run;
+use tonic::Code;
+
+const MIB: i64 = 1 << 20;
+
+/// A volume's way from the orchestrator to its user, on one node.
+pub struct Used {
+    pub id: String,
+    pub node: Node,
+    pub staging: PathBuf,
+    pub target: PathBuf,
+    pub capability: VolumeCapability,
+}
+
+impl Used {
+    pub fn new(cluster: &Cluster, node: Node, id: &str, capability: VolumeCapability) -> Used {
+        let folder = cluster.folder().join(format!("kubelet-{}", node.name()));
+        let staging = folder.join(format!("staging {id}"));
+        fs::create_dir_all(&staging).unwrap();
+        Used {
+            id: id.to_owned(),
+            node,
+            staging,
+            target: folder.join(format!("target-{id}")),
+            capability,
+        }
+    }
+
+    pub fn create(&self, driver: &Driver, bytes: i64) {
+        let request = CreateVolumeRequest {
+            name: self.id.clone(),
+            volume_capabilities: vec![self.capability.clone()],
+            capacity_range: Some(CapacityRange {
+                required_bytes: bytes,
+                limit_bytes: bytes,
+            }),
+            ..Default::default()
+        };
+        driver.done(driver.controller().create_volume(request));
+    }
+
+    pub fn publishing(&self) -> ControllerPublishVolumeRequest {
+        ControllerPublishVolumeRequest {
+            volume_id: self.id.clone(),
+            node_id: self.node.name().to_owned(),
+            volume_capability: Some(self.capability.clone()),
+            ..Default::default()
+        }
+    }
+
+    pub fn staging(&self) -> NodeStageVolumeRequest {
+        NodeStageVolumeRequest {
+            volume_id: self.id.clone(),
+            staging_target_path: text(&self.staging),
+            volume_capability: Some(self.capability.clone()),
+            ..Default::default()
+        }
+    }
+
+    pub fn showing(&self, readonly: bool) -> NodePublishVolumeRequest {
+        NodePublishVolumeRequest {
+            volume_id: self.id.clone(),
+            staging_target_path: text(&self.staging),
+            target_path: text(&self.target),
+            volume_capability: Some(self.capability.clone()),
+            readonly,
+            ..Default::default()
+        }
+    }
+
+    /// All the way up, each step twice.
+    pub fn up(&self, driver: &Driver) {
+        for _ in 0..2 {
+            driver.done(driver.controller().controller_publish_volume(self.publishing()));
+        }
+        for _ in 0..2 {
+            driver.done(driver.node().node_stage_volume(self.staging()));
+        }
+        for _ in 0..2 {
+            driver.done(driver.node().node_publish_volume(self.showing(false)));
+        }
+    }
+
+    pub fn hide(&self, driver: &Driver) {
+        for _ in 0..2 {
+            let request = NodeUnpublishVolumeRequest {
+                volume_id: self.id.clone(),
+                target_path: text(&self.target),
+            };
+            driver.done(driver.node().node_unpublish_volume(request));
+        }
+        assert!(!self.target.exists(), "the target path is removed");
+    }
+
+    /// All the way down, each step twice.
+    pub fn down(&self, driver: &Driver) {
+        self.hide(driver);
+        for _ in 0..2 {
+            let request = NodeUnstageVolumeRequest {
+                volume_id: self.id.clone(),
+                staging_target_path: text(&self.staging),
+            };
+            driver.done(driver.node().node_unstage_volume(request));
+        }
+        for _ in 0..2 {
+            let request = ControllerUnpublishVolumeRequest {
+                volume_id: self.id.clone(),
+                node_id: self.node.name().to_owned(),
+                ..Default::default()
+            };
+            driver.done(driver.controller().controller_unpublish_volume(request));
+        }
+    }
+
+    pub fn stats(&self, driver: &Driver) -> NodeGetVolumeStatsResponse {
+        let request = NodeGetVolumeStatsRequest {
+            volume_id: self.id.clone(),
+            volume_path: text(&self.target),
+            ..Default::default()
+        };
+        driver.done(driver.node().node_get_volume_stats(request))
+    }
+
+    fn fs_type(&self) -> &str {
+        match &self.capability.access_type {
+            Some(AccessType::Mount(mount)) => &mount.fs_type,
+            _ => "",
+        }
+    }
+
+    /// Its size in bytes, as the node says.
+    pub fn bytes(&self, driver: &Driver) -> i64 {
+        let usage = self.stats(driver).usage;
+        let bytes = usage.iter().find(|usage| usage.unit() == Unit::Bytes);
+        bytes.unwrap().total
+    }
+
+    /// Makes the volume larger, and lets its device follow, and its file system where this machine can do that while it is mounted.
+    pub fn expand(&self, driver: &Driver, bytes: i64) {
+        let capacity_range = Some(CapacityRange {
+            required_bytes: bytes,
+            limit_bytes: 0,
+        });
+        let request = ControllerExpandVolumeRequest {
+            volume_id: self.id.clone(),
+            capacity_range,
+            ..Default::default()
+        };
+        driver.done(driver.controller().controller_expand_volume(request));
+        for _ in 0..2 {
+            let request = NodeExpandVolumeRequest {
+                volume_id: self.id.clone(),
+                volume_path: text(&self.target),
+                capacity_range,
+                ..Default::default()
+            };
+            match driver.run(driver.node().node_expand_volume(request)) {
+                Ok(grown) => assert_eq!(grown.into_inner().capacity_bytes, bytes),
+                Err(status) => {
+                    let said = status.message();
+                    assert!(said.contains("lacks CAP_SYS_RESOURCE"), "{status:?}");
+                    assert!(!can_grow_ext4() && self.fs_type() == "ext4", "{status:?}");
+                }
+            }
+        }
+    }
+}
+
+pub fn text(path: &Path) -> String {
+    path.to_str().unwrap().to_owned()
+}
+
+/// The kernel wants this of whoever lets a mounted ext4 grow.
+fn can_grow_ext4() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    u64::from_str_radix(line.unwrap().trim(), 16).unwrap() >> 24 & 1 == 1
+}
+
+fn write(path: &Path, content: &[u8]) {
+    let mut file = File::create(path).unwrap();
+    file.write_all(content).unwrap();
+    file.sync_all().unwrap();
+}
+
+/// Writes and syncs one file after the other until it is stopped; how many.
+struct Writer {
+    stop: Arc<AtomicBool>,
+    written: Arc<AtomicU64>,
+    thread: thread::JoinHandle<std::io::Result<()>>,
+}
+
+impl Writer {
+    fn start(folder: PathBuf) -> Writer {
+        let stop = Arc::new(AtomicBool::new(false));
+        let written = Arc::new(AtomicU64::new(0));
+        let (stopped, count) = (Arc::clone(&stop), Arc::clone(&written));
+        let thread = thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                let number = count.load(Ordering::Relaxed);
+                let mut file = File::create(folder.join(format!("file-{}", number % 50)))?;
+                file.write_all(&number.to_le_bytes().repeat(4096))?;
+                file.sync_all()?;
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(())
+        });
+        Writer {
+            stop,
+            written,
+            thread,
+        }
+    }
+
+    fn until_more(&self, files: u64) {
+        let begun = self.written.load(Ordering::Relaxed);
+        patience::wait_until("files are written", Duration::from_secs(30), || {
+            let written = self.written.load(Ordering::Relaxed);
+            assert!(!self.thread.is_finished(), "no write may fail");
+            (written >= begun + files).then_some(())
+        });
+    }
+
+    fn finish(self) -> u64 {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap().unwrap();
+        self.written.load(Ordering::Relaxed)
+    }
+}
+
+/// Each file is whole, and none is older than its number says.
+fn check(folder: &Path, written: u64) {
+    for slot in 0..written.min(50) {
+        let content = fs::read(folder.join(format!("file-{slot}"))).unwrap();
+        let newest = (0..written).rev().find(|number| number % 50 == slot).unwrap();
+        assert!(
+            content == newest.to_le_bytes().repeat(4096),
+            "file-{slot} is not as it was written last"
+        );
+    }
+}
+
+#[test]
+fn a_file_system_lives_through_restarts_growth_and_a_move_to_the_other_site() {
+    let mut cluster = Cluster::start(&Options::with_volume(16 << 20));
+    let mut at_a = Driver::start(&cluster, Node::A1);
+    let at_b = Driver::start(&cluster, Node::B1);
+    let group = AccessType::Mount(MountVolume {
+        fs_type: "ext4".to_owned(),
+        mount_flags: vec!["noatime".to_owned()],
+        volume_mount_group: "4321".to_owned(),
+        ..MountVolume::default()
+    });
+    let capability = csi::capability(group, Mode::SingleNodeWriter);
+    let used = Used::new(&cluster, Node::A1, "ext4", capability);
+    used.create(&at_a, 64 * MIB);
+    used.up(&at_a);
+    let root = fs::metadata(&used.target).unwrap();
+    assert_eq!((root.gid(), root.mode() & 0o2070), (4321, 0o2070));
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    let target = text(&used.target);
+    let line = mounts.lines().find(|line| line.contains(&target)).unwrap();
+    assert!(line.contains(" ext4 ") && line.contains("noatime"), "{line}");
+
+    let writer = Writer::start(used.target.clone());
+    writer.until_more(50);
+    // The driver goes and comes; the volume stays.
+    at_a.restart();
+    writer.until_more(20);
+    // The node goes and comes; I/O pauses meanwhile.
+    cluster.kill(Node::A1);
+    cluster.start_node(Node::A1);
+    writer.until_more(20);
+    assert_eq!(cluster.stop_node(Node::A1), Some(0));
+    cluster.start_node(Node::A1);
+    writer.until_more(20);
+
+    let before = used.bytes(&at_a);
+    used.expand(&at_a, 160 * MIB);
+    let after = used.bytes(&at_a);
+    assert!(before < 64 * MIB, "{before}");
+    assert!(after > 128 * MIB || !can_grow_ext4(), "{after}");
+    writer.until_more(20);
+    let written = writer.finish();
+    check(&used.target, written);
+
+    used.down(&at_a);
+    assert_eq!(at_a.loop_devices(), []);
+    patience::wait_until("nothing is left", Duration::from_secs(10), || {
+        at_a.attach_processes().is_empty().then_some(())
+    });
+
+    let there = Used::new(&cluster, Node::B1, "ext4", csi::mounted(""));
+    there.up(&at_b);
+    check(&there.target, written);
+    assert!(there.bytes(&at_b) > 128 * MIB);
+    there.hide(&at_b);
+    // For reading only, at another path.
+    let mut request = there.showing(true);
+    request.target_path.push_str("-read");
+    let read = PathBuf::from(&request.target_path);
+    at_b.done(at_b.node().node_publish_volume(request.clone()));
+    let error = File::create(read.join("new")).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+    request.readonly = false;
+    at_b.refused(Code::AlreadyExists, at_b.node().node_publish_volume(request));
+    at_b.done(at_b.node().node_unpublish_volume(NodeUnpublishVolumeRequest {
+        volume_id: there.id.clone(),
+        target_path: text(&read),
+    }));
+    let devices = at_b.loop_devices();
+    let device = text(&devices[0].0);
+    run("umount", &[&text(&there.staging)]);
+    run("e2fsck", &["-f", "-n", &device]);
+    there.down(&at_b);
+}
+
+#[test]
+fn block_volumes_and_xfs_work_and_wrong_calls_are_refused() {
+    let cluster = Cluster::start(&Options::with_volume(16 << 20));
+    let driver = Driver::start(&cluster, Node::A1);
+    a_block_volume_is_a_device_that_grows(&cluster, &driver);
+    xfs_grows_while_it_is_mounted(&cluster, &driver);
+    a_file_system_is_never_made_over_another(&cluster, &driver);
+    wrong_calls_are_refused(&cluster, &driver);
+}
+
+fn a_block_volume_is_a_device_that_grows(cluster: &Cluster, driver: &Driver) {
+    let used = Used::new(cluster, Node::A1, "block", csi::block());
+    used.create(driver, 8 * MIB);
+    used.up(driver);
+    let mut device = File::options().read(true).write(true).open(&used.target).unwrap();
+    device.write_all(&[0xab; 65536]).unwrap();
+    device.sync_all().unwrap();
+    run("blkdiscard", &["--zeroout", "--offset", "4096", "--length", "4096", &text(&used.target)]);
+    assert_eq!(used.bytes(driver), 8 * MIB);
+    used.expand(driver, 12 * MIB);
+    assert_eq!(used.bytes(driver), 12 * MIB);
+    device.seek(SeekFrom::Start(11 << 20)).unwrap();
+    device.write_all(&[0xcd; 4096]).unwrap();
+    device.sync_all().unwrap();
+    drop(device);
+    used.down(driver);
+
+    used.up(driver);
+    let mut device = File::open(&used.target).unwrap();
+    let mut data = vec![0; 12 << 20];
+    device.read_exact(&mut data).unwrap();
+    assert!(data[..4096].iter().all(|byte| *byte == 0xab));
+    assert!(data[4096..8192].iter().all(|byte| *byte == 0));
+    assert!(data[8192..65536].iter().all(|byte| *byte == 0xab));
+    assert!(data[65536..11 << 20].iter().all(|byte| *byte == 0));
+    assert!(data[11 << 20..][..4096].iter().all(|byte| *byte == 0xcd));
+    drop(device);
+    used.down(driver);
+    assert_eq!(driver.loop_devices(), []);
+}
+
+fn xfs_grows_while_it_is_mounted(cluster: &Cluster, driver: &Driver) {
+    let used = Used::new(cluster, Node::A1, "xfs", csi::mounted("xfs"));
+    used.create(driver, 320 * MIB);
+    used.up(driver);
+    write(&used.target.join("file"), b"content");
+    used.expand(driver, 400 * MIB);
+    assert!(used.bytes(driver) > 300 * MIB);
+    used.down(driver);
+    used.up(driver);
+    assert_eq!(fs::read(used.target.join("file")).unwrap(), b"content");
+    used.down(driver);
+}
+
+fn a_file_system_is_never_made_over_another(cluster: &Cluster, driver: &Driver) {
+    let used = Used::new(cluster, Node::A1, "xfs", csi::mounted("ext4"));
+    driver.done(driver.controller().controller_publish_volume(used.publishing()));
+    let said = driver.refused(
+        Code::FailedPrecondition,
+        driver.node().node_stage_volume(used.staging()),
+    );
+    assert!(said.contains("xfs is on the volume"), "{said}");
+    assert_eq!(driver.loop_devices(), [], "nothing is left of it");
+    used.down(driver);
+}
+
+fn wrong_calls_are_refused(cluster: &Cluster, driver: &Driver) {
+    let used = Used::new(cluster, Node::A1, "block", csi::block());
+    let stage = |change: &dyn Fn(&mut NodeStageVolumeRequest)| {
+        let mut request = used.staging();
+        change(&mut request);
+        request
+    };
+    for (code, request) in [
+        (Code::FailedPrecondition, stage(&|_| {})), // not published
+        (Code::InvalidArgument, stage(&|request| request.volume_id.clear())),
+        (Code::InvalidArgument, stage(&|request| request.staging_target_path.clear())),
+        (Code::InvalidArgument, stage(&|request| request.staging_target_path = "a/b".to_owned())),
+        (Code::InvalidArgument, stage(&|request| request.volume_capability = None)),
+        (Code::NotFound, stage(&|request| request.volume_id = "none".to_owned())),
+        (Code::NotFound, stage(&|request| request.volume_id = "NO".to_owned())),
+    ] {
+        driver.refused(code, driver.node().node_stage_volume(request));
+    }
+    let show = |change: &dyn Fn(&mut NodePublishVolumeRequest)| {
+        let mut request = used.showing(false);
+        change(&mut request);
+        request
+    };
+    for (code, request) in [
+        (Code::FailedPrecondition, show(&|_| {})), // not staged
+        (Code::InvalidArgument, show(&|request| request.volume_id.clear())),
+        (Code::InvalidArgument, show(&|request| request.target_path.clear())),
+        (Code::InvalidArgument, show(&|request| request.staging_target_path.clear())),
+        (Code::InvalidArgument, show(&|request| request.volume_capability = None)),
+        (Code::NotFound, show(&|request| request.volume_id = "none".to_owned())),
+    ] {
+        driver.refused(code, driver.node().node_publish_volume(request));
+    }
+    for (code, volume_id, volume_path) in [
+        (Code::InvalidArgument, "", "/x"),
+        (Code::InvalidArgument, "block", ""),
+        (Code::NotFound, "block", "some/path"),
+        (Code::NotFound, "none", "/x"),
+    ] {
+        let (volume_id, volume_path) = (volume_id.to_owned(), volume_path.to_owned());
+        let stats = NodeGetVolumeStatsRequest {
+            volume_id: volume_id.clone(),
+            volume_path: volume_path.clone(),
+            ..Default::default()
+        };
+        driver.refused(code, driver.node().node_get_volume_stats(stats));
+        let expand = NodeExpandVolumeRequest {
+            volume_id,
+            volume_path,
+            ..Default::default()
+        };
+        driver.refused(code, driver.node().node_expand_volume(expand));
+    }
+    for (volume_id, path) in [("", "/x"), ("block", "")] {
+        let unstage = NodeUnstageVolumeRequest {
+            volume_id: volume_id.to_owned(),
+            staging_target_path: path.to_owned(),
+        };
+        driver.refused(Code::InvalidArgument, driver.node().node_unstage_volume(unstage));
+        let unpublish = NodeUnpublishVolumeRequest {
+            volume_id: volume_id.to_owned(),
+            target_path: path.to_owned(),
+        };
+        driver.refused(Code::InvalidArgument, driver.node().node_unpublish_volume(unpublish));
+    }
+
+    // One user only, where that is asked for.
+    let single = AccessType::Mount(MountVolume::default());
+    let capability = csi::capability(single, Mode::SingleNodeSingleWriter);
+    let used = Used::new(cluster, Node::A1, "single", capability);
+    used.create(driver, 16 * MIB);
+    used.up(driver);
+    let mut other = used.showing(false);
+    other.target_path.push_str("-2");
+    driver.refused(
+        Code::FailedPrecondition,
+        driver.node().node_publish_volume(other),
+    );
+    let gone = NodeUnstageVolumeRequest {
+        volume_id: used.id.clone(),
+        staging_target_path: text(&used.staging),
+    };
+    driver.refused(Code::FailedPrecondition, driver.node().node_unstage_volume(gone));
+    let wrong = NodeGetVolumeStatsRequest {
+        volume_id: used.id.clone(),
+        volume_path: "some/path".to_owned(),
+        ..Default::default()
+    };
+    driver.refused(Code::NotFound, driver.node().node_get_volume_stats(wrong));
+    used.down(driver);
+}
