@@ -101,7 +101,10 @@ impl Attachments {
             if self.lives(volume) {
                 return Ok((device, true));
             }
-            warn!(volume, "the process of this attachment is gone: attaching anew");
+            warn!(
+                volume,
+                "the process of this attachment is gone: attaching anew"
+            );
             self.detach(volume)?;
         }
         let block_bytes = self.wait_until_served(wanted)?;
@@ -141,7 +144,10 @@ impl Attachments {
         let volume = wanted.volume;
         let folder = self.mount_point(volume);
         fs::create_dir_all(&folder).map_err(|error| system("the attachment's folder", &error))?;
-        let mut words = self.launcher.iter().map(|word| word.replace("{volume}", volume));
+        let mut words = self
+            .launcher
+            .iter()
+            .map(|word| word.replace("{volume}", volume));
         let mut command = match words.next() {
             Some(first) => {
                 let mut command = Command::new(first);
@@ -152,7 +158,14 @@ impl Attachments {
         };
         command
             .arg("attach")
-            .args(["--volume", volume, "--node", wanted.node, "--nbd", wanted.nbd])
+            .args([
+                "--volume",
+                volume,
+                "--node",
+                wanted.node,
+                "--nbd",
+                wanted.nbd,
+            ])
             .arg("--at")
             .arg(&folder)
             .arg("--lock")

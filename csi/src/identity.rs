@@ -83,7 +83,11 @@ impl Identity for IdentityService {
 }
 
 fn plugin_capabilities(controller: bool) -> GetPluginCapabilitiesResponse {
-    let service = |kind: service::Type| Type::Service(Service { r#type: kind.into() });
+    let service = |kind: service::Type| {
+        Type::Service(Service {
+            r#type: kind.into(),
+        })
+    };
     let mut all = vec![
         service(service::Type::VolumeAccessibilityConstraints),
         Type::VolumeExpansion(VolumeExpansion {
@@ -93,9 +97,9 @@ fn plugin_capabilities(controller: bool) -> GetPluginCapabilitiesResponse {
     if controller {
         all.push(service(service::Type::ControllerService));
     }
-    let capabilities = all.into_iter().map(|kind| PluginCapability {
-        r#type: Some(kind),
-    });
+    let capabilities = all
+        .into_iter()
+        .map(|kind| PluginCapability { r#type: Some(kind) });
     GetPluginCapabilitiesResponse {
         capabilities: capabilities.collect(),
     }

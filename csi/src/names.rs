@@ -47,7 +47,13 @@ pub fn volume_name(suggested: &str) -> Result<String, String> {
     let readable: String = suggested
         .bytes()
         .map(|byte| byte.to_ascii_lowercase())
-        .map(|byte| if is_plain(byte) { char::from(byte) } else { '-' })
+        .map(|byte| {
+            if is_plain(byte) {
+                char::from(byte)
+            } else {
+                '-'
+            }
+        })
         .skip_while(|letter| *letter == '-')
         .take(READABLE_BYTES_MAX)
         .collect();

@@ -92,7 +92,8 @@ impl Parameters {
                 });
             }
             "preferredDomain" => {
-                self.preferred_domain = Some(Some(value.to_owned()).filter(|name| !name.is_empty()));
+                self.preferred_domain =
+                    Some(Some(value.to_owned()).filter(|name| !name.is_empty()));
             }
             "blockSize" | FS_TYPE => {
                 return Err(format!(

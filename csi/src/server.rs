@@ -77,7 +77,9 @@ fn driver_name(text: &str) -> Result<String, String> {
     // The key of topology has a prefix more, of 63 bytes at most.
     let sound = text.len() <= 63 - "topology.".len()
         && ends.iter().all(|byte| byte.copied().is_some_and(plain))
-        && bytes.iter().all(|byte| plain(*byte) || b".-".contains(byte));
+        && bytes
+            .iter()
+            .all(|byte| plain(*byte) || b".-".contains(byte));
     if sound {
         return Ok(text.to_owned());
     }
@@ -144,8 +146,8 @@ async fn serve(options: Options) -> anyhow::Result<()> {
             _ = interrupt.recv() => {}
         }
     };
-    let connections = UnixListenerStream::new(listener)
-        .map(|stream| stream.map(authority::Connection::new));
+    let connections =
+        UnixListenerStream::new(listener).map(|stream| stream.map(authority::Connection::new));
     router
         .serve_with_incoming_shutdown(connections, end)
         .await?;

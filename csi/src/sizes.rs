@@ -27,9 +27,8 @@ impl Range {
     /// # Errors
     /// INVALID_ARGUMENT for what is no range, OUT_OF_RANGE for one that holds nothing.
     pub fn read(range: Option<&CapacityRange>) -> Result<Range, Status> {
-        let (required, limit) = range.map_or((0, 0), |range| {
-            (range.required_bytes, range.limit_bytes)
-        });
+        let (required, limit) =
+            range.map_or((0, 0), |range| (range.required_bytes, range.limit_bytes));
         let (Ok(required), Ok(limit)) = (u64::try_from(required), u64::try_from(limit)) else {
             return Err(Status::invalid_argument("capacity_range is negative"));
         };

@@ -186,8 +186,8 @@ impl Driver {
                 let id = entry.file_name().to_str()?.parse().ok()?;
                 let words = fs::read(entry.path().join("cmdline")).ok()?;
                 let mut words = words.split(|byte| *byte == 0);
-                let attaches = words.nth(1) == Some(b"attach")
-                    && words.any(|word| word.starts_with(folder));
+                let attaches =
+                    words.nth(1) == Some(b"attach") && words.any(|word| word.starts_with(folder));
                 attaches.then_some(id)
             })
             .collect()
@@ -208,18 +208,23 @@ impl Drop for Driver {
             let _ = id.map(|id| kill_process(id, Signal::KILL));
         }
         for (device, _) in self.loop_devices() {
-            for line in fs::read_to_string("/proc/self/mountinfo").unwrap_or_default().lines() {
+            for line in fs::read_to_string("/proc/self/mountinfo")
+                .unwrap_or_default()
+                .lines()
+            {
                 if line.contains(&format!(" {} ", device.display()))
                     || line.contains(&format!(" /{} ", text(&device).trim_start_matches("/dev/")))
                 {
                     let point = line.split(' ').nth(4).unwrap_or_default();
-                    let _ = attempt("umount", &["-l", point]);
+                    let _ = attempt("umount", &["-l", &point.replace("\\040", " ")]);
                 }
             }
             let _ = attempt("losetup", &["-d", text(&device)]);
         }
         for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) || fs::metadata(entry.path()).is_err() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir())
+                || fs::metadata(entry.path()).is_err()
+            {
                 let _ = attempt("umount", &["-l", text(&entry.path())]);
             }
         }

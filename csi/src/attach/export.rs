@@ -102,7 +102,8 @@ fn zero(requests: Requests, offset: u64, left: u64, reply: ReplyEmpty) {
 
 impl Filesystem for ExportFolder {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        let refused = |wanted: &str| warn!(wanted, "the kernel's FUSE does not have it: I/O is slower");
+        let refused =
+            |wanted: &str| warn!(wanted, "the kernel's FUSE does not have it: I/O is slower");
         if config.set_max_write(REQUEST_BYTES_MAX).is_err() {
             refused("requests of 1 MiB");
         }
@@ -258,7 +259,8 @@ impl Filesystem for ExportFolder {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        if mode & (PUNCH_HOLE | ZERO_RANGE) == 0 || mode & !(PUNCH_HOLE | ZERO_RANGE | KEEP_SIZE) != 0
+        if mode & (PUNCH_HOLE | ZERO_RANGE) == 0
+            || mode & !(PUNCH_HOLE | ZERO_RANGE | KEEP_SIZE) != 0
         {
             return reply.error(Errno::EOPNOTSUPP);
         }

@@ -61,7 +61,10 @@ struct Config {
 }
 
 const _: () = assert!(size_of::<Info>() == 232, "the kernel's struct loop_info64");
-const _: () = assert!(size_of::<Config>() == 304, "the kernel's struct loop_config");
+const _: () = assert!(
+    size_of::<Config>() == 304,
+    "the kernel's struct loop_config"
+);
 
 /// Names a file within what the kernel keeps of a loop device.
 fn mark(file: &Path) -> [u8; NAME_BYTES] {
@@ -123,8 +126,8 @@ impl LoopDevice {
     pub fn at(path: &Path) -> Option<LoopDevice> {
         let metadata = fs::metadata(path).ok()?;
         let device = metadata.rdev();
-        let is_loop = metadata.file_type().is_block_device()
-            && rustix::fs::major(device) == LOOP_MAJOR;
+        let is_loop =
+            metadata.file_type().is_block_device() && rustix::fs::major(device) == LOOP_MAJOR;
         is_loop.then(|| LoopDevice {
             number: rustix::fs::minor(device),
         })
@@ -218,12 +221,7 @@ impl LoopDevice {
         File::options().read(true).write(true).open(self.path())
     }
 
-    fn configure(
-        self,
-        backing: &File,
-        block_bytes: u32,
-        mark: [u8; NAME_BYTES],
-    ) -> io::Result<()> {
+    fn configure(self, backing: &File, block_bytes: u32, mark: [u8; NAME_BYTES]) -> io::Result<()> {
         let device = self.open()?;
         let config = |flags| Config {
             fd: backing.as_raw_fd().cast_unsigned(),

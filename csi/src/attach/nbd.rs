@@ -60,7 +60,9 @@ pub enum OpenError {
 impl fmt::Display for OpenError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            OpenError::Unreachable(error) => write!(out, "the NBD server can't be reached: {error}"),
+            OpenError::Unreachable(error) => {
+                write!(out, "the NBD server can't be reached: {error}")
+            }
             OpenError::Refused(message) => write!(out, "the NBD server refused: {message}"),
         }
     }

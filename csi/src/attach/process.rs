@@ -104,12 +104,9 @@ fn dial(options: &Options, cluster: &Cluster) -> Dialed {
 /// Whether the volume is still published to this node, and was all the time.
 fn is_still_ours(options: &Options, cluster: &Cluster) -> Result<bool, Trouble> {
     match cluster.volume_confirmed(&options.volume) {
-        Ok(volume) => Ok(volume
-            .published
-            .iter()
-            .any(|published| {
-                published.node == options.node && published.since_ms == options.published_since
-            })),
+        Ok(volume) => Ok(volume.published.iter().any(|published| {
+            published.node == options.node && published.since_ms == options.published_since
+        })),
         Err(Trouble::Unknown(_)) => Ok(false),
         Err(trouble) => Err(trouble),
     }

@@ -252,7 +252,12 @@ fn pause(shared: &Shared, time: Duration) -> bool {
 
 fn begin_anew(shared: &Shared, export: Export) {
     let mut state = shared.state.lock();
-    let State { sent, refused, unsent, .. } = &mut *state;
+    let State {
+        sent,
+        refused,
+        unsent,
+        ..
+    } = &mut *state;
     unsent.append(sent);
     unsent.append(refused);
     state.bytes = export.bytes;
@@ -374,12 +379,7 @@ fn receive_all(shared: &Shared, stream: TcpStream) -> bool {
 }
 
 /// Takes one reply; whether its request is done.
-fn receive(
-    shared: &Shared,
-    input: &mut impl Read,
-    cookie: u64,
-    error: u32,
-) -> io::Result<bool> {
+fn receive(shared: &Shared, input: &mut impl Read, cookie: u64, error: u32) -> io::Result<bool> {
     let unknown = || io::Error::new(io::ErrorKind::InvalidData, "a reply to no request");
     let length = {
         let mut state = shared.state.lock();

@@ -14,8 +14,8 @@ pub fn modify(
     request: &ControllerModifyVolumeRequest,
 ) -> Result<ControllerModifyVolumeResponse, Status> {
     needed("volume_id", &request.volume_id)?;
-    let policy = Parameters::read_mutable(&request.mutable_parameters)
-        .map_err(Status::invalid_argument)?;
+    let policy =
+        Parameters::read_mutable(&request.mutable_parameters).map_err(Status::invalid_argument)?;
     let volume = describe::find(driver, &request.volume_id)?;
     if policy != ChangePolicy::default() {
         let changed = driver.cluster.set_policy(&volume.name, &policy);

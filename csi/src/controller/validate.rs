@@ -23,8 +23,8 @@ pub fn validate(
         Ok(_) => None,
     };
     describe::find(driver, &request.volume_id)?;
-    let unfit = unfit
-        .or_else(|| Parameters::read(&request.parameters, &request.mutable_parameters).err());
+    let unfit =
+        unfit.or_else(|| Parameters::read(&request.parameters, &request.mutable_parameters).err());
     Ok(match unfit {
         Some(message) => ValidateVolumeCapabilitiesResponse {
             confirmed: None,

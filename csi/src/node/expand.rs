@@ -23,8 +23,7 @@ pub fn expand(
     }
     let id = volume_id(&request.volume_id)?;
     let _claim = machine.claim(id)?;
-    let not_there =
-        || Status::not_found(format!("volume {id} is not at {}", request.volume_path));
+    let not_there = || Status::not_found(format!("volume {id} is not at {}", request.volume_path));
     let device = machine.attachments.device(id)?.ok_or_else(not_there)?;
     if !path.exists() {
         return Err(not_there());

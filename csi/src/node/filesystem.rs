@@ -117,7 +117,10 @@ pub fn mount(
 }
 
 fn make(device: &str, fs_type: &str) -> Result<(), Status> {
-    info!(device, fs_type, "the volume is empty: a file system is made");
+    info!(
+        device,
+        fs_type, "the volume is empty: a file system is made"
+    );
     match fs_type {
         "xfs" => programs::run("mkfs.xfs", &["-q", "-K", device])?,
         // No blocks are kept for root; what was never written needs no discarding.
@@ -134,7 +137,11 @@ fn check_ext4(device: &str) -> Result<(), Status> {
     match ended.code {
         Some(0) => Ok(()),
         Some(code) if code < UNCORRECTED => {
-            info!(device, said = ended.out.trim(), "the file system was corrected");
+            info!(
+                device,
+                said = ended.out.trim(),
+                "the file system was corrected"
+            );
             Ok(())
         }
         _ => Err(Status::internal(format!(
@@ -152,13 +159,18 @@ fn fill_ext4(device: &str, bytes: u64) -> Result<(), Status> {
         value.trim().parse().ok()
     };
     let (Some(blocks), Some(block_bytes)) = (number("Block count:"), number("Block size:")) else {
-        return Err(Status::internal("dumpe2fs does not say how large the file system is"));
+        return Err(Status::internal(
+            "dumpe2fs does not say how large the file system is",
+        ));
     };
     let has = blocks.saturating_mul(block_bytes);
     if bytes.saturating_sub(has) <= EXT4_REST_BYTES_MAX {
         return Ok(());
     }
-    info!(device, has, bytes, "the device has grown: the file system follows");
+    info!(
+        device,
+        has, bytes, "the device has grown: the file system follows"
+    );
     let checked = programs::attempt("e2fsck", &["-f", "-p", device])?;
     if checked.code.is_none_or(|code| code >= UNCORRECTED) {
         return Err(Status::internal(checked.told("e2fsck")));

@@ -154,7 +154,12 @@ mod tests {
 
     #[test]
     fn the_root_is_mounted_and_nothing_else_is_made_up() {
-        assert!(all().unwrap().iter().any(|mount| mount.point == Path::new("/proc")));
+        assert!(
+            all()
+                .unwrap()
+                .iter()
+                .any(|mount| mount.point == Path::new("/proc"))
+        );
         assert!(!is_mount_point(Path::new("/no/such/folder")));
         for line in [&b""[..], b"1 2", b"1 2 3:4 / /x rw", b"\\"] {
             assert_eq!(parse(line), None);

@@ -137,7 +137,11 @@ fn publish_device(
             return Err(Status::failed_precondition(format!(
                 "the volume is published at {} {}; a block volume is one or the other",
                 other.display(),
-                if is_read_only { "for reading only" } else { "for writing" }
+                if is_read_only {
+                    "for reading only"
+                } else {
+                    "for writing"
+                }
             )));
         }
         device.set_read_only(read_only).map_err(failed)?;

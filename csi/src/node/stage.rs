@@ -52,9 +52,7 @@ pub fn stage(
             ))
         })?;
     let asked = request.publish_context.get(READ_ONLY).map(String::as_str);
-    let read_only = access.read_only
-        || asked == Some("true")
-        || published.read_only;
+    let read_only = access.read_only || asked == Some("true") || published.read_only;
     let wanted = Wanted {
         volume: id,
         node: &node.name,
@@ -96,9 +94,9 @@ fn show(
             } else {
                 let node = device.path();
                 let node = node.to_string_lossy();
-                let bytes = device.bytes().map_err(|error| {
-                    Status::internal(format!("{node}: {error}"))
-                })?;
+                let bytes = device
+                    .bytes()
+                    .map_err(|error| Status::internal(format!("{node}: {error}")))?;
                 filesystem::mount(&node, staging, wanted, default, bytes, read_only)?;
             }
             match wanted.group {

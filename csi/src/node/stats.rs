@@ -21,13 +21,15 @@ pub fn stats(
     needed("volume_id", &request.volume_id)?;
     let path = Path::new(needed("volume_path", &request.volume_path)?);
     let id = volume_id(&request.volume_id)?;
-    let not_there =
-        || Status::not_found(format!("volume {id} is not at {}", request.volume_path));
+    let not_there = || Status::not_found(format!("volume {id} is not at {}", request.volume_path));
     let device = machine.attachments.device(id)?.ok_or_else(not_there)?;
     let mount = mounts::at(path).map_err(|error| unlisted(&error))?;
     let usage = if mount.is_some_and(|mount| mount.device == device.major_minor()) {
         of_file_system(path)?
-    } else if [path, &staged_device(path)].map(LoopDevice::at).contains(&Some(device)) {
+    } else if [path, &staged_device(path)]
+        .map(LoopDevice::at)
+        .contains(&Some(device))
+    {
         of_device(device)?
     } else {
         return Err(not_there());
@@ -76,7 +78,8 @@ fn condition(machine: &Machine, id: &str) -> VolumeCondition {
     };
     if !machine.attachments.lives(id) {
         return abnormal(
-            "the process that attaches the volume to this node has ended; restart what uses it".to_owned(),
+            "the process that attaches the volume to this node has ended; restart what uses it"
+                .to_owned(),
         );
     }
     match machine.driver.cluster.volume(id) {

@@ -67,7 +67,8 @@ impl Connection {
                 return;
             } else {
                 let frame: Vec<u8> = self.raw.drain(..whole).collect();
-                self.sound.extend(with_sound_authority(&frame).unwrap_or(frame));
+                self.sound
+                    .extend(with_sound_authority(&frame).unwrap_or(frame));
             }
         }
     }
@@ -288,10 +289,18 @@ mod tests {
     #[test]
     fn the_codes_are_those_of_the_specification() {
         // RFC 7541, C.4.1 and C.4.3.
-        let example = [0xf1, 0xe3, 0xc2, 0xe5, 0xf2, 0x3a, 0x6b, 0xa0, 0xab, 0x90, 0xf4, 0xff];
-        assert_eq!(huffman_decoded(&example).as_deref(), Some(&b"www.example.com"[..]));
+        let example = [
+            0xf1, 0xe3, 0xc2, 0xe5, 0xf2, 0x3a, 0x6b, 0xa0, 0xab, 0x90, 0xf4, 0xff,
+        ];
+        assert_eq!(
+            huffman_decoded(&example).as_deref(),
+            Some(&b"www.example.com"[..])
+        );
         let custom = [0x25, 0xa8, 0x49, 0xe9, 0x5b, 0xa9, 0x7d, 0x7f];
-        assert_eq!(huffman_decoded(&custom).as_deref(), Some(&b"custom-key"[..]));
+        assert_eq!(
+            huffman_decoded(&custom).as_deref(),
+            Some(&b"custom-key"[..])
+        );
         assert_eq!(huffman_decoded(&[0xff, 0xff]), None);
     }
 
@@ -330,7 +339,9 @@ mod tests {
         for _ in 0..20_000 {
             let mut bytes = Vec::new();
             for _ in 0..40 {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1);
                 bytes.push((state >> 33) as u8);
             }
             bytes[3..5].copy_from_slice(&[HEADERS, END_HEADERS]);

@@ -34,16 +34,20 @@ fn a_volume_leaves_a_dead_node_once_that_can_not_serve_it() {
     );
     assert!(said.contains("a1"), "{said}");
     cluster.deactivate(Node::A1);
-    patience::wait_until("the volume may be used at b1", Duration::from_secs(20), || {
-        let mut controller = at_b.controller();
-        match at_b.run(controller.controller_publish_volume(new.publishing())) {
-            Ok(_) => Some(()),
-            Err(status) => {
-                assert_eq!(status.code(), Code::FailedPrecondition, "{status:?}");
-                None
+    patience::wait_until(
+        "the volume may be used at b1",
+        Duration::from_secs(20),
+        || {
+            let mut controller = at_b.controller();
+            match at_b.run(controller.controller_publish_volume(new.publishing())) {
+                Ok(_) => Some(()),
+                Err(status) => {
+                    assert_eq!(status.code(), Code::FailedPrecondition, "{status:?}");
+                    None
+                }
             }
-        }
-    });
+        },
+    );
     new.up(&at_b);
     assert_eq!(fs::read(new.target.join("file")).unwrap(), b"from a");
     let mut file_at_b = File::create(new.target.join("file")).unwrap();

@@ -105,7 +105,10 @@ fn volumes_are_made_once(driver: &Driver) {
             ..request
         },
     ] {
-        driver.refused(Code::AlreadyExists, driver.controller().create_volume(other));
+        driver.refused(
+            Code::AlreadyExists,
+            driver.controller().create_volume(other),
+        );
     }
     delete(driver, "pvc-1");
     delete(driver, "pvc-1");
@@ -129,7 +132,9 @@ fn what_can_not_be_is_refused(driver: &Driver) {
         driver.refused(code, driver.controller().create_volume(request))
     };
     refused(Code::InvalidArgument, &|request| request.name.clear());
-    refused(Code::InvalidArgument, &|request| request.name = "a".repeat(129));
+    refused(Code::InvalidArgument, &|request| {
+        request.name = "a".repeat(129)
+    });
     refused(Code::InvalidArgument, &|request| {
         request.volume_capabilities.clear();
     });
@@ -172,7 +177,11 @@ fn what_can_not_be_is_refused(driver: &Driver) {
             preferred: Vec::new(),
         });
     });
-    let listed = driver.done(driver.controller().list_volumes(ListVolumesRequest::default()));
+    let listed = driver.done(
+        driver
+            .controller()
+            .list_volumes(ListVolumesRequest::default()),
+    );
     assert_eq!(listed.entries.len(), 1, "only the cluster's own volume");
 }
 
@@ -204,7 +213,10 @@ fn volumes_are_listed_in_pages(driver: &Driver) {
         }))
     };
     let ids = |page: &ListVolumesResponse| -> Vec<String> {
-        let volumes = page.entries.iter().map(|entry| entry.volume.as_ref().unwrap());
+        let volumes = page
+            .entries
+            .iter()
+            .map(|entry| entry.volume.as_ref().unwrap());
         volumes.map(|volume| volume.volume_id.clone()).collect()
     };
     let all = page(0, "");
@@ -301,10 +313,7 @@ fn a_volume_is_published_to_one_node(driver: &Driver) {
             .as_ref()
             .is_some_and(|volume| volume.volume_id == "pvc-pub")
     });
-    assert_eq!(
-        entry.unwrap().status.unwrap().published_node_ids,
-        ["a1"]
-    );
+    assert_eq!(entry.unwrap().status.unwrap().published_node_ids, ["a1"]);
     let request = DeleteVolumeRequest {
         volume_id: "pvc-pub".to_owned(),
         ..Default::default()
@@ -365,13 +374,20 @@ fn a_volume_grows_and_changes_its_policy(driver: &Driver) {
         &[("onPeerLoss", "suspend"), ("preferredDomain", "site-b")],
         &[("preferredDomain", "")],
     ] {
-        driver.done(driver.controller().controller_modify_volume(modify("pvc-grow", pairs)));
+        driver.done(
+            driver
+                .controller()
+                .controller_modify_volume(modify("pvc-grow", pairs)),
+        );
     }
     for (code, request) in [
         (Code::InvalidArgument, modify("", &[])),
         (Code::NotFound, modify("pvc-none", &[])),
         (Code::InvalidArgument, modify("pvc-grow", &[("size", "1")])),
-        (Code::InvalidArgument, modify("pvc-grow", &[("fsType", "xfs")])),
+        (
+            Code::InvalidArgument,
+            modify("pvc-grow", &[("fsType", "xfs")]),
+        ),
     ] {
         driver.refused(code, driver.controller().controller_modify_volume(request));
     }
@@ -380,13 +396,12 @@ fn a_volume_grows_and_changes_its_policy(driver: &Driver) {
 
 fn capabilities_are_validated(driver: &Driver) {
     create(driver, wanted("pvc-valid", MIB));
-    let request = |id: &str, capabilities: Vec<VolumeCapability>| {
-        ValidateVolumeCapabilitiesRequest {
+    let request =
+        |id: &str, capabilities: Vec<VolumeCapability>| ValidateVolumeCapabilitiesRequest {
             volume_id: id.to_owned(),
             volume_capabilities: capabilities,
             ..Default::default()
-        }
-    };
+        };
     let block = |mode| csi::capability(AccessType::Block(BlockVolume {}), mode);
     let good = vec![csi::mounted("xfs"), block(Mode::SingleNodeMultiWriter)];
     let asked = request("pvc-valid", good.clone());
@@ -402,7 +417,10 @@ fn capabilities_are_validated(driver: &Driver) {
         (Code::InvalidArgument, request("pvc-valid", Vec::new())),
         (Code::NotFound, request("pvc-none", good)),
     ] {
-        driver.refused(code, driver.controller().validate_volume_capabilities(asked));
+        driver.refused(
+            code,
+            driver.controller().validate_volume_capabilities(asked),
+        );
     }
     delete(driver, "pvc-valid");
 }

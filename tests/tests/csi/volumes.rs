@@ -89,7 +89,11 @@ impl Used {
     /// All the way up, each step twice.
     pub fn up(&self, driver: &Driver) {
         for _ in 0..2 {
-            driver.done(driver.controller().controller_publish_volume(self.publishing()));
+            driver.done(
+                driver
+                    .controller()
+                    .controller_publish_volume(self.publishing()),
+            );
         }
         for _ in 0..2 {
             driver.done(driver.node().node_stage_volume(self.staging()));
@@ -250,7 +254,10 @@ impl Writer {
 fn check(folder: &Path, written: u64) {
     for slot in 0..written.min(50) {
         let content = fs::read(folder.join(format!("file-{slot}"))).unwrap();
-        let newest = (0..written).rev().find(|number| number % 50 == slot).unwrap();
+        let newest = (0..written)
+            .rev()
+            .find(|number| number % 50 == slot)
+            .unwrap();
         assert!(
             content == newest.to_le_bytes().repeat(4096),
             "file-{slot} is not as it was written last"
@@ -278,7 +285,10 @@ fn a_file_system_lives_through_restarts_growth_and_a_move_to_the_other_site() {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
     let target = text(&used.target);
     let line = mounts.lines().find(|line| line.contains(&target)).unwrap();
-    assert!(line.contains(" ext4 ") && line.contains("noatime"), "{line}");
+    assert!(
+        line.contains(" ext4 ") && line.contains("noatime"),
+        "{line}"
+    );
 
     let writer = Writer::start(used.target.clone());
     writer.until_more(50);
@@ -321,11 +331,17 @@ fn a_file_system_lives_through_restarts_growth_and_a_move_to_the_other_site() {
     let error = File::create(read.join("new")).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
     request.readonly = false;
-    at_b.refused(Code::AlreadyExists, at_b.node().node_publish_volume(request));
-    at_b.done(at_b.node().node_unpublish_volume(NodeUnpublishVolumeRequest {
-        volume_id: there.id.clone(),
-        target_path: text(&read),
-    }));
+    at_b.refused(
+        Code::AlreadyExists,
+        at_b.node().node_publish_volume(request),
+    );
+    at_b.done(
+        at_b.node()
+            .node_unpublish_volume(NodeUnpublishVolumeRequest {
+                volume_id: there.id.clone(),
+                target_path: text(&read),
+            }),
+    );
     let devices = at_b.loop_devices();
     let device = text(&devices[0].0);
     run("umount", &[&text(&there.staging)]);
@@ -347,10 +363,24 @@ fn a_block_volume_is_a_device_that_grows(cluster: &Cluster, driver: &Driver) {
     let used = Used::new(cluster, Node::A1, "block", csi::block());
     used.create(driver, 8 * MIB);
     used.up(driver);
-    let mut device = File::options().read(true).write(true).open(&used.target).unwrap();
+    let mut device = File::options()
+        .read(true)
+        .write(true)
+        .open(&used.target)
+        .unwrap();
     device.write_all(&[0xab; 65536]).unwrap();
     device.sync_all().unwrap();
-    run("blkdiscard", &["--zeroout", "--offset", "4096", "--length", "4096", &text(&used.target)]);
+    run(
+        "blkdiscard",
+        &[
+            "--zeroout",
+            "--offset",
+            "4096",
+            "--length",
+            "4096",
+            &text(&used.target),
+        ],
+    );
     assert_eq!(used.bytes(driver), 8 * MIB);
     used.expand(driver, 12 * MIB);
     assert_eq!(used.bytes(driver), 12 * MIB);
@@ -389,7 +419,11 @@ fn xfs_grows_while_it_is_mounted(cluster: &Cluster, driver: &Driver) {
 
 fn a_file_system_is_never_made_over_another(cluster: &Cluster, driver: &Driver) {
     let used = Used::new(cluster, Node::A1, "xfs", csi::mounted("ext4"));
-    driver.done(driver.controller().controller_publish_volume(used.publishing()));
+    driver.done(
+        driver
+            .controller()
+            .controller_publish_volume(used.publishing()),
+    );
     let said = driver.refused(
         Code::FailedPrecondition,
         driver.node().node_stage_volume(used.staging()),
@@ -408,12 +442,30 @@ fn wrong_calls_are_refused(cluster: &Cluster, driver: &Driver) {
     };
     for (code, request) in [
         (Code::FailedPrecondition, stage(&|_| {})), // not published
-        (Code::InvalidArgument, stage(&|request| request.volume_id.clear())),
-        (Code::InvalidArgument, stage(&|request| request.staging_target_path.clear())),
-        (Code::InvalidArgument, stage(&|request| request.staging_target_path = "a/b".to_owned())),
-        (Code::InvalidArgument, stage(&|request| request.volume_capability = None)),
-        (Code::NotFound, stage(&|request| request.volume_id = "none".to_owned())),
-        (Code::NotFound, stage(&|request| request.volume_id = "NO".to_owned())),
+        (
+            Code::InvalidArgument,
+            stage(&|request| request.volume_id.clear()),
+        ),
+        (
+            Code::InvalidArgument,
+            stage(&|request| request.staging_target_path.clear()),
+        ),
+        (
+            Code::InvalidArgument,
+            stage(&|request| request.staging_target_path = "a/b".to_owned()),
+        ),
+        (
+            Code::InvalidArgument,
+            stage(&|request| request.volume_capability = None),
+        ),
+        (
+            Code::NotFound,
+            stage(&|request| request.volume_id = "none".to_owned()),
+        ),
+        (
+            Code::NotFound,
+            stage(&|request| request.volume_id = "NO".to_owned()),
+        ),
     ] {
         driver.refused(code, driver.node().node_stage_volume(request));
     }
@@ -424,11 +476,26 @@ fn wrong_calls_are_refused(cluster: &Cluster, driver: &Driver) {
     };
     for (code, request) in [
         (Code::FailedPrecondition, show(&|_| {})), // not staged
-        (Code::InvalidArgument, show(&|request| request.volume_id.clear())),
-        (Code::InvalidArgument, show(&|request| request.target_path.clear())),
-        (Code::InvalidArgument, show(&|request| request.staging_target_path.clear())),
-        (Code::InvalidArgument, show(&|request| request.volume_capability = None)),
-        (Code::NotFound, show(&|request| request.volume_id = "none".to_owned())),
+        (
+            Code::InvalidArgument,
+            show(&|request| request.volume_id.clear()),
+        ),
+        (
+            Code::InvalidArgument,
+            show(&|request| request.target_path.clear()),
+        ),
+        (
+            Code::InvalidArgument,
+            show(&|request| request.staging_target_path.clear()),
+        ),
+        (
+            Code::InvalidArgument,
+            show(&|request| request.volume_capability = None),
+        ),
+        (
+            Code::NotFound,
+            show(&|request| request.volume_id = "none".to_owned()),
+        ),
     ] {
         driver.refused(code, driver.node().node_publish_volume(request));
     }
@@ -457,12 +524,18 @@ fn wrong_calls_are_refused(cluster: &Cluster, driver: &Driver) {
             volume_id: volume_id.to_owned(),
             staging_target_path: path.to_owned(),
         };
-        driver.refused(Code::InvalidArgument, driver.node().node_unstage_volume(unstage));
+        driver.refused(
+            Code::InvalidArgument,
+            driver.node().node_unstage_volume(unstage),
+        );
         let unpublish = NodeUnpublishVolumeRequest {
             volume_id: volume_id.to_owned(),
             target_path: path.to_owned(),
         };
-        driver.refused(Code::InvalidArgument, driver.node().node_unpublish_volume(unpublish));
+        driver.refused(
+            Code::InvalidArgument,
+            driver.node().node_unpublish_volume(unpublish),
+        );
     }
 
     // One user only, where that is asked for.
@@ -481,7 +554,10 @@ fn wrong_calls_are_refused(cluster: &Cluster, driver: &Driver) {
         volume_id: used.id.clone(),
         staging_target_path: text(&used.staging),
     };
-    driver.refused(Code::FailedPrecondition, driver.node().node_unstage_volume(gone));
+    driver.refused(
+        Code::FailedPrecondition,
+        driver.node().node_unstage_volume(gone),
+    );
     let wrong = NodeGetVolumeStatsRequest {
         volume_id: used.id.clone(),
         volume_path: "some/path".to_owned(),
