@@ -53,6 +53,7 @@ pub fn stage(
         })?;
     let asked = request.publish_context.get(READ_ONLY).map(String::as_str);
     let read_only = access.read_only || asked == Some("true") || published.read_only;
+    check_not_dead(machine, id)?;
     let wanted = Wanted {
         volume: id,
         node: &node.name,
@@ -68,6 +69,32 @@ pub fn stage(
         }
     }
     shown.map(|()| NodeStageVolumeResponse {})
+}
+
+/// What a dead attachment left mounted can't be brought back to life below those who use it.
+fn check_not_dead(machine: &Machine, id: &str) -> Result<(), Status> {
+    let Some(device) = machine.attachments.device(id)? else {
+        return Ok(());
+    };
+    if machine.attachments.lives(id) {
+        return Ok(());
+    }
+    let users = users(device)?;
+    if users.is_empty() {
+        return Ok(());
+    }
+    Err(Status::failed_precondition(format!(
+        "the process that attaches volume {id} to this node has ended while it was mounted at {}; unpublish and unstage it first",
+        listed(&users)
+    )))
+}
+
+fn listed(paths: &[PathBuf]) -> String {
+    let paths: Vec<String> = paths
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    paths.join(", ")
 }
 
 fn show(
@@ -174,10 +201,7 @@ pub fn unstage(
         if !used.is_empty() {
             return Err(Status::failed_precondition(format!(
                 "volume {id} is still mounted at {}; unpublish it there first",
-                used.iter()
-                    .map(|path| path.display().to_string())
-                    .collect::<Vec<_>>()
-                    .join(", ")
+                listed(&used)
             )));
         }
     }

@@ -4,6 +4,7 @@ use isthmus_csi_interface::v1::volume_capability::access_mode::Mode;
 use isthmus_csi_interface::v1::volume_capability::{AccessType, MountVolume};
 use isthmus_csi_interface::v1::volume_usage::Unit;
 use isthmus_csi_interface::v1::*;
+use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
@@ -356,6 +357,7 @@ fn block_volumes_and_xfs_work_and_wrong_calls_are_refused() {
     a_block_volume_is_a_device_that_grows(&cluster, &driver);
     xfs_grows_while_it_is_mounted(&cluster, &driver);
     a_file_system_is_never_made_over_another(&cluster, &driver);
+    a_dead_attachment_is_told_and_replaced(&cluster, &driver);
     wrong_calls_are_refused(&cluster, &driver);
 }
 
@@ -430,6 +432,28 @@ fn a_file_system_is_never_made_over_another(cluster: &Cluster, driver: &Driver) 
     );
     assert!(said.contains("xfs is on the volume"), "{said}");
     assert_eq!(driver.loop_devices(), [], "nothing is left of it");
+    used.down(driver);
+}
+
+fn a_dead_attachment_is_told_and_replaced(cluster: &Cluster, driver: &Driver) {
+    let used = Used::new(cluster, Node::A1, "xfs", csi::mounted(""));
+    used.up(driver);
+    assert!(!used.stats(driver).volume_condition.unwrap().abnormal);
+    for id in driver.attach_processes() {
+        kill_process(Pid::from_raw(id).unwrap(), Signal::KILL).unwrap();
+    }
+    patience::wait_until("it is told", Duration::from_secs(10), || {
+        let condition = used.stats(driver).volume_condition.unwrap();
+        condition.abnormal.then_some(())
+    });
+    let said = driver.refused(
+        Code::FailedPrecondition,
+        driver.node().node_stage_volume(used.staging()),
+    );
+    assert!(said.contains("has ended"), "{said}");
+    used.down(driver);
+    used.up(driver);
+    assert_eq!(fs::read(used.target.join("file")).unwrap(), b"content");
     used.down(driver);
 }
 
