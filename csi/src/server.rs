@@ -18,9 +18,13 @@ use std::net::SocketAddr;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
@@ -28,6 +32,8 @@ use tracing::{info, warn};
 
 /// Calls of one connection at once.
 const CALLS_MAX: usize = 256;
+/// How long calls that are under way are waited for at the end.
+const END_WITHIN: Duration = Duration::from_secs(5);
 
 /// What to serve, and for whom.
 #[derive(Debug, clap::Args)]
@@ -96,7 +102,6 @@ pub fn run(options: Options) -> anyhow::Result<()> {
         .enable_all()
         .build()?;
     let served = runtime.block_on(serve(options));
-    // Calls that are under way in the kernel are not waited for: whoever asked asks again.
     runtime.shutdown_background();
     served
 }
@@ -148,9 +153,23 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     };
     let connections =
         UnixListenerStream::new(listener).map(|stream| stream.map(authority::Connection::new));
-    router
-        .serve_with_incoming_shutdown(connections, end)
-        .await?;
+    let (tell, told) = oneshot::channel::<()>();
+    let told = async {
+        // Told, or nobody left to tell it: the end either way.
+        let _ = told.await;
+    };
+    let mut served = pin!(router.serve_with_incoming_shutdown(connections, told));
+    tokio::select! {
+        result = &mut served => result?,
+        () = end => {
+            // The server is there to hear it.
+            let _ = tell.send(());
+            // A call may be stuck in the kernel, whose I/O waits: whoever asked asks again.
+            if let Ok(result) = timeout(END_WITHIN, served).await {
+                result?;
+            }
+        }
+    }
     info!("ended; volumes stay attached");
     Ok(())
 }

@@ -106,8 +106,9 @@ impl LoopDevice {
                 continue;
             };
             // The path is as it was in the mount namespace that opened the file, which a container takes with it. The mark stays, but
-            // is not told of a file whose file system is dead.
-            if path == file || device.mark().is_ok_and(|found| found == mark(file)) {
+            // is not told of a file whose file system is dead. (Of others' files it is not asked: theirs may hang.)
+            let may_be = path.file_name() == file.file_name();
+            if path == file || may_be && device.mark().is_ok_and(|found| found == mark(file)) {
                 return Ok(Some(device));
             }
         }

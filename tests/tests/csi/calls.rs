@@ -383,6 +383,14 @@ fn a_volume_grows_and_changes_its_policy(driver: &Driver) {
     for (code, request) in [
         (Code::InvalidArgument, modify("", &[])),
         (Code::NotFound, modify("pvc-none", &[])),
+        (
+            Code::InvalidArgument,
+            modify("pvc-grow", &[("preferredDomain", "site-z")]),
+        ),
+        (
+            Code::InvalidArgument,
+            modify("pvc-grow", &[("preferredDomain", "witness")]),
+        ),
         (Code::InvalidArgument, modify("pvc-grow", &[("size", "1")])),
         (
             Code::InvalidArgument,

@@ -275,7 +275,6 @@ fn a_file_system_lives_through_restarts_growth_and_a_move_to_the_other_site() {
         fs_type: "ext4".to_owned(),
         mount_flags: vec!["noatime".to_owned()],
         volume_mount_group: "4321".to_owned(),
-        ..MountVolume::default()
     });
     let capability = csi::capability(group, Mode::SingleNodeWriter);
     let used = Used::new(&cluster, Node::A1, "ext4", capability);
