@@ -48,6 +48,7 @@ fn every_call_of_the_controller_answers_as_the_specification_says() {
     let cluster = Cluster::start(&Options::with_volume(64 << 20));
     let driver = Driver::start(&cluster, Node::A1);
     it_says_who_it_is(&driver);
+    what_is_advertised_is_what_there_is(&driver);
     volumes_are_made_once(&driver);
     what_can_not_be_is_refused(&driver);
     many_calls_at_once_make_one_volume(&driver);
@@ -67,6 +68,60 @@ fn it_says_who_it_is(driver: &Driver) {
     assert_eq!(
         topology.segments,
         map(&[("topology.csi.isthmus.dev/domain", "site-a")])
+    );
+}
+
+fn what_is_advertised_is_what_there_is(driver: &Driver) {
+    use isthmus_csi_interface::v1::controller_service_capability as controller;
+    use isthmus_csi_interface::v1::node_service_capability as node;
+    let request = ControllerGetCapabilitiesRequest {};
+    let told = driver.done(driver.controller().controller_get_capabilities(request));
+    let names: Vec<&str> = told
+        .capabilities
+        .iter()
+        .map(|capability| match &capability.r#type {
+            Some(controller::Type::Rpc(rpc)) => rpc.r#type().as_str_name(),
+            None => "",
+        })
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "CREATE_DELETE_VOLUME",
+            "PUBLISH_UNPUBLISH_VOLUME",
+            "LIST_VOLUMES",
+            "LIST_VOLUMES_PUBLISHED_NODES",
+            "GET_VOLUME",
+            "VOLUME_CONDITION",
+            "GET_CAPACITY",
+            "EXPAND_VOLUME",
+            "SINGLE_NODE_MULTI_WRITER",
+            "MODIFY_VOLUME",
+        ]
+    );
+    let told = driver.done(
+        driver
+            .node()
+            .node_get_capabilities(NodeGetCapabilitiesRequest {}),
+    );
+    let names: Vec<&str> = told
+        .capabilities
+        .iter()
+        .map(|capability| match &capability.r#type {
+            Some(node::Type::Rpc(rpc)) => rpc.r#type().as_str_name(),
+            None => "",
+        })
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "STAGE_UNSTAGE_VOLUME",
+            "GET_VOLUME_STATS",
+            "EXPAND_VOLUME",
+            "VOLUME_CONDITION",
+            "SINGLE_NODE_MULTI_WRITER",
+            "VOLUME_MOUNT_GROUP",
+        ]
     );
 }
 

@@ -354,6 +354,7 @@ fn block_volumes_and_xfs_work_and_wrong_calls_are_refused() {
     let cluster = Cluster::start(&Options::with_volume(16 << 20));
     let driver = Driver::start(&cluster, Node::A1);
     a_block_volume_is_a_device_that_grows(&cluster, &driver);
+    calls_at_once_are_one_or_aborted(&cluster, &driver);
     xfs_grows_while_it_is_mounted(&cluster, &driver);
     a_file_system_is_never_made_over_another(&cluster, &driver);
     a_dead_attachment_is_told_and_replaced(&cluster, &driver);
@@ -403,6 +404,35 @@ fn a_block_volume_is_a_device_that_grows(cluster: &Cluster, driver: &Driver) {
     drop(device);
     used.down(driver);
     assert_eq!(driver.loop_devices(), []);
+}
+
+fn calls_at_once_are_one_or_aborted(cluster: &Cluster, driver: &Driver) {
+    let used = Used::new(cluster, Node::A1, "block", csi::block());
+    driver.done(
+        driver
+            .controller()
+            .controller_publish_volume(used.publishing()),
+    );
+    let answers = driver.run(async {
+        let mut calls = tokio::task::JoinSet::new();
+        for _ in 0..8 {
+            let (mut node, request) = (driver.node(), used.staging());
+            calls.spawn(async move { node.node_stage_volume(request).await });
+        }
+        calls.join_all().await
+    });
+    let codes = answers
+        .into_iter()
+        .map(|answer| answer.map_or_else(|status| status.code(), |_| Code::Ok));
+    let codes: Vec<Code> = codes.collect();
+    assert!(codes.contains(&Code::Ok), "{codes:?}");
+    let other = codes
+        .iter()
+        .find(|code| !matches!(code, Code::Ok | Code::Aborted));
+    assert_eq!(other, None);
+    assert_eq!(driver.loop_devices().len(), 1);
+    assert_eq!(driver.attach_processes().len(), 1);
+    used.down(driver);
 }
 
 fn xfs_grows_while_it_is_mounted(cluster: &Cluster, driver: &Driver) {
