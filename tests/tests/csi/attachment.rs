@@ -1,7 +1,7 @@
 //! A volume stuck at a node that died goes to another one as soon as it is proven that the old one can't serve it, and no sooner; what
 //! waits at the old one is never written over what the new one wrote.
 
-use crate::volumes::Used;
+use crate::used::Used;
 use std::fs::{self, File};
 use std::io::Write;
 use std::time::Duration;

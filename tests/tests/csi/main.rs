@@ -7,4 +7,6 @@
 
 mod attachment;
 mod calls;
+mod used;
 mod volumes;
+mod wrong;
