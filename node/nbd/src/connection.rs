@@ -59,7 +59,8 @@ impl Connection {
     }
 
     /// Ends the connection: no request is read any more, replies already given and those given within
-    /// [`Limits::drain`] are still sent. `reason` goes to the log. Never blocks; once is enough.
+    /// [`Limits::drain`] are still sent, except for `Errno::Shutdown`: that the connection ends says the same, and a client that
+    /// connects anew asks again for what was not answered, where an error would be final. `reason` goes to the log. Never blocks; once is enough.
     pub fn close(&self, reason: impl Into<String>) {
         self.shared.closed.send_if_modified(|current| {
             let first = current.is_none();
@@ -68,6 +69,11 @@ impl Connection {
             }
             first
         });
+    }
+
+    /// Whether the owner has closed this connection, or the server stops.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.shared.closed.borrow().is_some() || *self.shared.server_stops.borrow()
     }
 
     /// Waits until the owner closes this connection or the server stops; gives the reason.

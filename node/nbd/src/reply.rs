@@ -70,6 +70,19 @@ pub(crate) struct Answer {
     pub(crate) body: Body,
 }
 
+impl Answer {
+    /// Whether it only says that nothing is served here any more.
+    pub(crate) fn is_shutdown(&self) -> bool {
+        matches!(
+            self.body,
+            Body::Error {
+                errno: Errno::Shutdown,
+                ..
+            }
+        )
+    }
+}
+
 /// What an answer says.
 #[derive(Debug)]
 pub(crate) enum Body {

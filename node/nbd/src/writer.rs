@@ -31,7 +31,11 @@ pub(crate) async fn run<W: AsyncWrite + Unpin>(
     while answers.recv_many(&mut ready, ANSWERS_GATHERED_MAX).await > 0 {
         let requests = ready.len();
         let bytes = ready.iter().map(|answer| answer.window_bytes).sum();
+        let closing = connection.is_closing();
         for answer in ready.drain(..) {
+            if closing && answer.is_shutdown() {
+                continue;
+            }
             gathered.push(answer, structured);
         }
         if let Err(error) = gathered.write_to(&mut write).await {
