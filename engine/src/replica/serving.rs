@@ -355,6 +355,13 @@ impl Replica {
         self.propose(now, ProposalKind::Release, BTreeSet::new(), effects);
     }
 
+    /// Whether this replica serves, and clients' requests can't be answered now.
+    #[must_use]
+    pub fn is_frozen(&self, now: Time) -> bool {
+        matches!(&self.role, Role::Primary(primary)
+            if primary.phase == Phase::Serving && self.frozen_because(now, primary).is_some())
+    }
+
     pub(super) fn frozen_because(&self, now: Time, primary: &Primary) -> Option<String> {
         if self.persisted < self.adopted {
             return Some("the new epoch is not durable here yet".into());

@@ -1,6 +1,7 @@
 //! The host: the volumes of one node, their journal, and the loop that lets them go on. How they are found at a start: `opening`.
 
 mod closed;
+mod measured;
 mod opening;
 mod schedule;
 mod scrub;

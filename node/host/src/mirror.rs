@@ -2,8 +2,8 @@
 //!
 //! Modules in reading order: `effects` (what the engine asks for is done), `messages` (frames in), `clients` and `pieces` (requests in,
 //! blocks and bytes), `attachment` (who may come), `copying` (resync, the joiner's side), `answering` (the primary's), `checkpoint`,
-//! `recovery`; `flushing` (what is answered and not committed yet); and for disks that are not what they
-//! should be: `fault` (full, failing, lost), `space` (reserved before it is needed), `mending` (bad blocks), `scrub`.
+//! `recovery`; `flushing` (what is answered and not committed yet); `measuring` (what is counted and timed); and for disks that are not what
+//! they should be: `fault` (full, failing, lost), `space` (reserved before it is needed), `mending` (bad blocks), `scrub`.
 
 mod answering;
 mod attachment;
@@ -14,6 +14,7 @@ mod effects;
 mod fault;
 mod flushing;
 mod growing;
+mod measuring;
 mod mending;
 mod messages;
 mod pieces;
@@ -44,6 +45,7 @@ use checkpoint::Checkpoint;
 use clients::{Merge, Operation, Request};
 use copying::{Joining, Target};
 use fault::{Applying, Backoff, Fault};
+use measuring::Measures;
 use mending::{Mending, MendingRead, Reader};
 use messages::Arrival;
 use scrub::Scrub;
@@ -95,6 +97,8 @@ struct Doubtful {
     head: Bytes,
     /// Whether it need not be durable before its holder says that it has it.
     held_is_enough: bool,
+    /// When this replica ordered it; none for what it was given.
+    ordered: Option<Time>,
 }
 
 impl Doubtful {
@@ -169,8 +173,8 @@ pub struct Mirror<R> {
     deferred: VecDeque<(NodeId, Arrival)>,
     /// The bytes of the record that is being handed to the engine.
     staged: Option<Staged>,
-    /// What was journalled and isn't durable yet.
-    journalled: VecDeque<(Lsn, Token)>,
+    /// What was journalled, and when, and isn't durable yet.
+    journalled: VecDeque<(Lsn, Token, Time)>,
     persisted: Token,
     /// Frames that wait for something to be durable, in order.
     held: VecDeque<(Token, OutgoingFrame)>,
@@ -204,6 +208,7 @@ pub struct Mirror<R> {
     space: Space,
     mending: Mending,
     scrub: Scrub,
+    measures: Measures,
     store_busy: bool,
 }
 
@@ -267,6 +272,7 @@ impl<R> Mirror<R> {
     /// Time has passed.
     pub fn on_tick(&mut self, context: &mut Context<'_, R>) {
         self.with_engine(context, |engine, now, effects| engine.on_tick(now, effects));
+        self.measure_frozen(context.now);
         self.look_at_attachment(context);
         self.remind_copying(context);
         self.answer_questions(context);
@@ -310,10 +316,11 @@ impl<R> Mirror<R> {
     /// The journal is durable up to `durable`.
     pub fn on_durable(&mut self, context: &mut Context<'_, R>, durable: Lsn) {
         let before = self.persisted;
-        while let Some((lsn, token)) = self.journalled.front().copied() {
+        while let Some((lsn, token, since)) = self.journalled.front().copied() {
             if lsn > durable {
                 break;
             }
+            self.measures.note_durable(context.now.since(since));
             self.persisted = token;
             self.journalled.pop_front();
         }

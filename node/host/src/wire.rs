@@ -11,16 +11,20 @@
 //! ```
 //!
 //! Everything else is a tag byte and a bincode value: 2 a message between replicas, 3 a change (journal), 4 a question or answer of copying.
+//! Behind a message that acknowledges records (`Acked`, `Held`) stands a u32: how many microseconds the newest of them took in the
+//! sender's journal. It is for figures only: who does not know it passes over it, and who sends none is not measured.
 
 use bincode::config::{Configuration as Coding, Fixint, Limit, LittleEndian};
 use bytes::{BufMut, Bytes, BytesMut};
 use isthmus_engine::{
-    BLOCK_BYTES, BlockRange, Entry, Epoch, Position, RecordKind, Seq, VolumeId, block_checksum,
+    BLOCK_BYTES, BlockRange, Entry, Epoch, Message, Position, RecordKind, Seq, VolumeId,
+    block_checksum,
 };
 use isthmus_volume::BLOCKS_MAX;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Blocks in a record that carries bytes, at most: 1 MiB.
 pub const RECORD_BLOCKS_MAX: u64 = 256;
@@ -216,10 +220,33 @@ fn coding() -> Coding<LittleEndian, Fixint, Limit<VALUE_BYTES_MAX>> {
 /// A tagged value.
 #[must_use]
 pub fn encode_value<T: Serialize>(tag: u8, value: &T) -> Bytes {
+    Bytes::from(tagged(tag, value))
+}
+
+fn tagged<T: Serialize>(tag: u8, value: &T) -> Vec<u8> {
     let mut bytes = vec![tag];
     bincode::serde::encode_into_std_write(value, &mut bytes, coding())
         .expect("values of ours are in bounds, and memory takes all bytes");
+    bytes
+}
+
+/// A message between replicas; `took` goes with it where it acknowledges records.
+#[must_use]
+pub fn encode_message(message: &Message, took: Duration) -> Bytes {
+    let mut bytes = tagged(TAG_MESSAGE, message);
+    if matches!(message, Message::Acked { .. } | Message::Held { .. }) {
+        bytes.put_u32_le(u32::try_from(took.as_micros()).unwrap_or(u32::MAX));
+    }
     Bytes::from(bytes)
+}
+
+/// How long the newest record of an acknowledgement took in its sender's journal, from what stands behind the message.
+#[must_use]
+pub fn took(rest: &[u8]) -> Option<Duration> {
+    let microseconds = rest.first_chunk()?;
+    Some(Duration::from_micros(
+        u32::from_le_bytes(*microseconds).into(),
+    ))
 }
 
 /// A tagged value from its bytes, and how many bytes it took; what follows is its body.

@@ -4,6 +4,7 @@
 //! committed, it is read, and ordered as a whole. Requests that touch a locked block wait behind.
 
 use super::flushing::Over;
+use super::measuring::{Kind, kind_of};
 use super::pieces::{Piece, changes, pieces, span, written};
 use super::{Context, Doubtful, Mirror, Reader, StoreWork};
 use crate::output::{ClientError, ClientRequest, Outcome, Run};
@@ -17,6 +18,8 @@ pub(super) struct Request<R> {
     reply: R,
     /// When it came.
     since: Time,
+    /// What it is, and the bytes that it is about.
+    kind: (Kind, u64),
     /// What is to be done, while it waits to be begun.
     waits: Option<ClientRequest>,
     parts_left: usize,
@@ -28,6 +31,11 @@ pub(super) struct Request<R> {
 impl<R> Request<R> {
     pub(super) fn into_reply(self) -> R {
         self.reply
+    }
+
+    /// When it came.
+    pub(super) fn since(&self) -> Time {
+        self.since
     }
 }
 
@@ -96,6 +104,7 @@ impl<R> Mirror<R> {
             Request {
                 reply,
                 since: context.now,
+                kind: kind_of(&request),
                 waits: None,
                 parts_left: 1,
                 error: None,
@@ -386,6 +395,7 @@ impl<R> Mirror<R> {
                 payload,
                 head,
                 held_is_enough,
+                ordered: Some(context.now),
             });
         }
         self.taken_or_failed(context, op, taken.map(|_| ()), effects);
@@ -557,15 +567,20 @@ impl<R> Mirror<R> {
             return;
         };
         if let Some(request) = self.requests.remove(&operation.request) {
-            context
-                .pace
-                .note(context.now, context.now.since(request.since));
+            self.note_answered(context, &request);
             let outcome = match request.error {
                 Some(error) => Outcome::Failed(error),
                 None => Outcome::Data(vec![data.slice(skip..skip + length)]),
             };
             context.outputs.replies.push((request.reply, outcome));
         }
+    }
+
+    fn note_answered(&mut self, context: &mut Context<'_, R>, request: &Request<R>) {
+        let took = context.now.since(request.since);
+        context.pace.note(context.now, took);
+        self.measures
+            .note_served(request.kind, took, request.error.is_none());
     }
 
     pub(super) fn operation_done(&mut self, context: &mut Context<'_, R>, op: ClientOp) {
@@ -607,9 +622,7 @@ impl<R> Mirror<R> {
         if request.parts_left == 0
             && let Some(request) = self.requests.remove(&number)
         {
-            context
-                .pace
-                .note(context.now, context.now.since(request.since));
+            self.note_answered(context, &request);
             let outcome = request.error.map_or(Outcome::Done, Outcome::Failed);
             context.outputs.replies.push((request.reply, outcome));
         }

@@ -3,7 +3,7 @@
 use super::{AbsentMap, Context, Doubtful, Mirror};
 use crate::output::{ClientError, Lane, OutgoingFrame};
 use crate::status::FaultKind;
-use crate::wire::{TAG_CHANGE, TAG_MESSAGE, encode_value, record_head, record_head_to_be_held};
+use crate::wire::{TAG_CHANGE, encode_message, encode_value, record_head, record_head_to_be_held};
 use bytes::Bytes;
 use isthmus_engine::{
     BlockRange, Change, Effect, Effects, Entry, Message, NodeId, NotServed, RecordKind, ReplicaId,
@@ -102,6 +102,7 @@ impl<R> Mirror<R> {
                 payload: staged.payload,
                 head: staged.head,
                 held_is_enough: staged.held_is_enough,
+                ordered: None,
             });
         }
         for map in self.absent.values_mut() {
@@ -165,7 +166,7 @@ impl<R> Mirror<R> {
     }
 
     fn journalled_as(&mut self, context: &mut Context<'_, R>, lsn: Lsn, token: Token) {
-        self.journalled.push_back((lsn, token));
+        self.journalled.push_back((lsn, token, context.now));
         context.unsettled.push_back((lsn, self.volume));
     }
 
@@ -334,7 +335,7 @@ impl<R> Mirror<R> {
             to,
             volume: self.volume,
             lane: Lane::Write,
-            head: encode_value(TAG_MESSAGE, message),
+            head: encode_message(message, self.measures.took),
             body: Bytes::new(),
         }
     }

@@ -6,7 +6,7 @@
 
 use super::{Context, Mirror};
 use bytes::{Bytes, BytesMut};
-use isthmus_engine::{BLOCK_BYTES, BlockRange, RecordKind, Token};
+use isthmus_engine::{BLOCK_BYTES, BlockRange, RecordKind, Time, Token};
 use isthmus_journal::Lsn;
 
 /// Bytes in doubt from which on the members are asked to make them durable; an eighth of the journal's reserve where that is less.
@@ -76,12 +76,13 @@ pub(super) fn with_written(runs: &[(u64, bool)], written: &[BlockRange]) -> Vec<
 impl<R> Mirror<R> {
     /// The kernel has the journal up to `written`.
     pub fn on_written(&mut self, context: &mut Context<'_, R>, written: Lsn) {
-        let count = self.journalled.partition_point(|(lsn, _)| *lsn <= written);
-        let last: Option<Token> = count
+        let count = self.journalled.partition_point(|(lsn, ..)| *lsn <= written);
+        let last: Option<(Token, Time)> = count
             .checked_sub(1)
             .and_then(|last| self.journalled.get(last))
-            .map(|(_, token)| *token);
-        if let Some(token) = last {
+            .map(|(_, token, since)| (*token, *since));
+        if let Some((token, since)) = last {
+            self.measures.took = context.now.since(since);
             self.with_engine(context, |engine, now, effects| {
                 engine.on_held(now, token, effects)
             });

@@ -35,10 +35,11 @@ impl<R> Mirror<R> {
                 self.arrives(context, from, Arrival::Record(Box::new((record, head))));
             }
             Lane::Write => {
-                let (message, _) = decode_value::<Message>(TAG_MESSAGE, frame)?;
+                let (message, used) = decode_value::<Message>(TAG_MESSAGE, frame)?;
                 if matches!(message, Message::Append { .. }) {
                     return Err(wire::Malformed("a record without its bytes".into()));
                 }
+                self.measure_acknowledged(context.now, from, &message, &frame[used..]);
                 self.arrives(context, from, Arrival::Message(message));
             }
             Lane::Resync => {

@@ -4,6 +4,7 @@ use super::answering::Answering;
 use super::checkpoint::{STATE_VERSION, State};
 use super::effects::JournalledChange;
 use super::fault::{Backoff, mark_of};
+use super::measuring::Measures;
 use super::mending::Mending;
 use super::scrub::Scrub;
 use super::space::Space;
@@ -139,6 +140,7 @@ impl<R> Recovering<R> {
             space: Space::default(),
             mending: Mending::default(),
             scrub: Scrub::from(scrub_at),
+            measures: Measures::default(),
             store_busy: true,
         };
         Ok(Recovering {
@@ -209,6 +211,7 @@ impl<R> Recovering<R> {
                 payload: record.payload,
                 head,
                 held_is_enough: record.held_is_enough,
+                ordered: None,
             });
             for map in mirror.absent.values_mut() {
                 if !Mutation::DoNotMarkReplayed.is_on() {
@@ -348,6 +351,7 @@ impl<R> Mirror<R> {
         {
             self.with_engine(context, |engine, _, effects| engine.begin_whole(effects));
         }
+        self.measure_view(&view);
         self.with_engine(context, |engine, now, effects| {
             engine.on_view(now, view, effects)
         });

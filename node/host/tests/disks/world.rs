@@ -10,7 +10,7 @@ use isthmus_engine::{
 };
 use isthmus_host::{
     ClientError, ClientRequest, Host, Identity, Lane, Outcome, OutgoingFrame, Outputs, ScrubPace,
-    VolumeStatus, command_of,
+    VolumeFigures, VolumeStatus, command_of,
 };
 use isthmus_journal::Shape;
 use isthmus_simulated_disk::SimulatedDisk;
@@ -127,6 +127,17 @@ impl World {
             .into_iter()
             .find(|status| status.volume == VolumeId(volume));
         found.unwrap()
+    }
+
+    pub fn now(&self) -> Time {
+        Time(self.now)
+    }
+
+    pub fn figures(&self, node: usize, volume: u64) -> VolumeFigures {
+        let host = self.nodes[node].host.as_ref().unwrap();
+        let mut all = host.figures(Time(self.now), None, 1000);
+        all.retain(|figures| figures.status.volume == VolumeId(volume));
+        all.pop().unwrap()
     }
 
     pub fn set_scrub(&mut self, node: usize, bytes_per_second: u64) {
