@@ -110,6 +110,8 @@ pub struct PeerStats {
     pub frames_received: u64,
     /// Their bytes.
     pub bytes_received: u64,
-    /// Packets that the present session's connections lost.
+    /// Packets that the present session's QUIC connections lost.
     pub packets_lost: u64,
+    /// Segments that the present session's TCP connections sent again, as it was at the figures before these.
+    pub segments_retransmitted: u64,
 }

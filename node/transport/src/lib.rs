@@ -16,7 +16,7 @@
 //!
 //! Reading order: [`handler`] (what a user sees), [`transport`] (start, send, call, stop), `wire` (the bytes), `peer` (the
 //! order of callbacks), `listening`, `dial` and `accept` (how a session comes up), `session`, `sending`, `receiving`
-//! (streams), `mixed` and `tls` (TLS over TCP), `calls`, [`certificates`], `trust`, `quic` (tuning), `refusals`.
+//! (streams), `mixed` and `tls` (TLS over TCP), `calls`, [`certificates`], `trust`, `quic` (tuning), `retransmits`, `refusals`.
 
 mod accept;
 mod calls;
@@ -29,6 +29,7 @@ mod peer;
 mod quic;
 mod receiving;
 mod refusals;
+mod retransmits;
 mod sending;
 mod session;
 mod tls;

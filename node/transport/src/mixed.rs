@@ -43,7 +43,9 @@ pub(crate) async fn carry(
 ) -> End {
     let mut taken = Taken::default();
     let mut together = Vec::new();
+    let retransmits = &session.retransmits[class.index()];
     loop {
+        retransmits.look_if_asked(tls.socket());
         let turn = deliver(session, class, &mut tls)
             .and_then(|()| send(session, &mut tls, queue, &mut taken, &mut together));
         if let Err(end) = turn {

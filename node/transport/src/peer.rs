@@ -192,6 +192,9 @@ impl Peer {
             frames_received: count(&self.counters.frames_received),
             bytes_received: count(&self.counters.bytes_received),
             packets_lost: session.as_ref().map_or(0, |session| session.packets_lost()),
+            segments_retransmitted: session
+                .as_ref()
+                .map_or(0, |session| session.segments_retransmitted()),
         }
     }
 }

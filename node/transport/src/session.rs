@@ -5,6 +5,7 @@ use crate::handler::{CallError, Lane, SendError, SessionId};
 use crate::mixed::{self, End};
 use crate::peer::{Connections, Link, Peer};
 use crate::receiving::{self, Budget};
+use crate::retransmits::Retransmits;
 use crate::sending::Lanes;
 use crate::tls::TlsSocket;
 use crate::transport::Shared;
@@ -41,6 +42,8 @@ pub(crate) struct Session {
     lanes_received: Mutex<BTreeSet<Lane>>,
     pub(crate) budget: Budget,
     pub(crate) calls_out: Semaphore,
+    /// What the connections over TCP sent again, by class.
+    pub(crate) retransmits: [Retransmits; 3],
     shared: Arc<Shared>,
 }
 
@@ -71,6 +74,7 @@ impl Session {
             lanes_received: Mutex::new(BTreeSet::new()),
             budget: Budget::new(),
             calls_out: Semaphore::new(CALLS_MAX as usize),
+            retransmits: Default::default(),
             shared: Arc::clone(shared),
         })
     }
@@ -95,6 +99,12 @@ impl Session {
             .flatten()
             .map(|connection| connection.stats().path.lost_packets)
             .sum()
+    }
+
+    /// Asks the connections over TCP to look again, and gives what they saw the time before: they are in the hands of their own tasks.
+    pub(crate) fn segments_retransmitted(&self) -> u64 {
+        let seen = self.retransmits.iter();
+        seen.map(|seen| seen.ask()).sum()
     }
 
     /// Queues a frame on its lane.

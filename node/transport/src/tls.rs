@@ -144,6 +144,11 @@ impl TlsSocket {
         certificates.unwrap_or_default()
     }
 
+    /// What carries it.
+    pub(crate) fn socket(&self) -> &TcpStream {
+        &self.socket
+    }
+
     /// Seals bytes into what is to be sent.
     pub(crate) fn seal(&mut self, plain: &[u8]) -> io::Result<()> {
         self.drive(plain)
