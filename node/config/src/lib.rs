@@ -4,9 +4,13 @@
 //! relative to the file. Unknown keys are errors: a mistyped bound must not be passed over.
 
 mod check;
+mod examine;
+mod reference;
 
 #[cfg(test)]
 mod tests;
+
+pub use reference::document;
 
 use isthmus_engine::{DomainId, NodeId};
 use serde::{Deserialize, Serialize};
@@ -51,6 +55,9 @@ pub struct Config {
     /// How the volumes' blocks are read to find bad ones.
     #[serde(default)]
     pub scrub: Scrub,
+    /// What is told to Prometheus.
+    #[serde(default)]
+    pub metrics: Metrics,
     /// The cluster domains.
     #[serde(rename = "domain", default)]
     pub domains: Vec<Domain>,
@@ -124,11 +131,26 @@ pub struct Tls {
 }
 
 /// How a node talks to the others.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Link {
     /// What carries mirrored writes and resync of the links that this node dials: the node with the lower id dials, the other takes either.
     pub bulk: Bulk,
+    /// The longest round trip to another data domain that is as it should be, in milliseconds: 1 to 1,000. A link whose median is over it for
+    /// `window_seconds` is reported as `LatencyExceeded`.
+    pub max_rtt_ms: u64,
+    /// Over how many seconds the median is taken for that: 5 to 600.
+    pub window_seconds: u64,
+}
+
+impl Default for Link {
+    fn default() -> Link {
+        Link {
+            bulk: Bulk::default(),
+            max_rtt_ms: 10,
+            window_seconds: 30,
+        }
+    }
 }
 
 /// What carries mirrored writes and resync. Both are encrypted.
@@ -242,6 +264,26 @@ impl Default for Scrub {
         Scrub {
             mib_per_second: 4,
             every_hours: 168,
+        }
+    }
+}
+
+/// What is told to Prometheus. Each node tells of itself; the admin API has the same at `/metrics`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Metrics {
+    /// Where `GET /metrics` is answered over plain HTTP, and nothing else; nowhere but at the admin API when it is left out. Whoever reaches it
+    /// can read the names and figures of the volumes.
+    pub listen: Option<SocketAddr>,
+    /// How many volumes have series of their own: 0 to 2,000. The others (those with the highest ids) are counted together as `(others)`.
+    pub volumes: u32,
+}
+
+impl Default for Metrics {
+    fn default() -> Metrics {
+        Metrics {
+            listen: None,
+            volumes: 128,
         }
     }
 }

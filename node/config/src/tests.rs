@@ -108,7 +108,7 @@ fn what_is_wrong_is_refused_with_its_key_and_what_to_do() {
         (
             "domain = \"witness\"",
             "domain = \"wit\"",
-            &["member[1].domain", "'wit'"],
+            &["member[1].domain", "\"wit\""],
         ),
         (
             "domain = \"witness\"",
@@ -159,5 +159,77 @@ fn what_is_wrong_is_refused_with_its_key_and_what_to_do() {
         for word in *words {
             assert!(error.contains(word), "{to}: {error}");
         }
+    }
+}
+
+#[test]
+fn every_problem_is_found_not_only_the_first() {
+    let text = SOUND
+        .replace("bootstrap = true", "bootsrap = true")
+        .replace("api = \"127.0.0.1:9440\"\nnbd", "api = 9440\nnbd")
+        .replace("key = \"tls/a1-key.pem\"\n", "")
+        .replace("role = \"data\"", "role = \"arbiter\"")
+        .replace("[tls]", "[timing]\nlease_ms = \"long\"\nlease = 3\n[tls]");
+    let problems = Config::problems_in(&text);
+    for words in [
+        "\"bootsrap\": there is no such key",
+        "listen.api: invalid type",
+        "tls.key: it is missing",
+        "domain[0].role: unknown variant `arbiter`",
+        "timing.lease_ms: invalid type",
+        "\"timing.lease\": there is no such key",
+    ] {
+        let found = problems.iter().filter(|problem| problem.contains(words));
+        assert_eq!(found.count(), 1, "{words} in {problems:#?}");
+    }
+    assert_eq!(problems.len(), 6, "{problems:#?}");
+    let text = SOUND
+        .replace("id = 3\nname = \"w1\"", "id = 1\nname = \"W1\"")
+        .replace("[tls]", "[link]\nmax_rtt_ms = 0\n[tls]");
+    let problems = Config::problems_in(&text);
+    assert_eq!(problems.len(), 3, "{problems:#?}");
+    assert_eq!(Config::problems_in(SOUND), Vec::<String>::new());
+    assert_eq!(Config::problems_in("=").len(), 1);
+    assert!(Config::problems_in("").len() >= 5);
+}
+
+#[test]
+fn the_reference_has_exactly_the_keys_that_a_file_may_have() {
+    let mut config = Config::parse(SOUND).unwrap();
+    config.metrics.listen = Some(config.listen.api);
+    let whole = toml::Table::try_from(&config).unwrap();
+    let sections = reference::sections();
+    let mut known: Vec<String> = Vec::new();
+    for section in &sections {
+        let place = if section.name.is_empty() {
+            String::new()
+        } else {
+            format!("{}.", section.name)
+        };
+        for key in &section.keys {
+            assert!(!key.meaning.is_empty(), "{place}{}", key.name);
+            known.push(format!("{place}{}", key.name));
+        }
+    }
+    let mut real: Vec<String> = Vec::new();
+    for (name, value) in &whole {
+        let first = value.as_array().and_then(|values| values.first());
+        match first.unwrap_or(value).as_table() {
+            Some(table) => real.extend(table.keys().map(|key| format!("{name}.{key}"))),
+            None => real.push(name.clone()),
+        }
+    }
+    known.sort();
+    real.sort();
+    assert_eq!(known, real);
+    let text = document();
+    for line in [
+        "| `lease_ms` | whole number | `3000` | ",
+        "| `bulk` | `\"tls\"` or `\"quic\"` | `\"tls\"` | ",
+        "| `nbd` | `\"ADDRESS:PORT\"` | none | ",
+        "| `bootstrap` | `true` or `false` | `false` | ",
+        "| `node` | string | has to be there | ",
+    ] {
+        assert!(text.contains(line), "{line} in\n{text}");
     }
 }

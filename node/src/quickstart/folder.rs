@@ -5,8 +5,8 @@ use crate::quickstart::ports::{PortOptions, Ports};
 use crate::random;
 use anyhow::{Context, bail, ensure};
 use isthmus_config::{
-    Cluster, ClusterId, Config, Domain, Failover, Journal, Link, Listen, Member, Role, Scrub,
-    Timing, Tls,
+    Cluster, ClusterId, Config, Domain, Failover, Journal, Link, Listen, Member, Metrics, Role,
+    Scrub, Timing, Tls,
 };
 use isthmus_disk::DirectoryLock;
 use isthmus_engine::NodeId;
@@ -162,6 +162,7 @@ impl Folder {
             failover: Failover::default(),
             journal: Journal::default(),
             scrub: Scrub::default(),
+            metrics: Metrics::default(),
             domains: (1..)
                 .zip(NODES)
                 .map(|(id, (_, domain, role))| Domain {

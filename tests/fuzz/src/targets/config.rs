@@ -1,8 +1,8 @@
 //! The configuration file of `isthmusd`.
 
 use isthmus_config::{
-    Bulk, Cluster, ClusterId, Config, Domain, Journal, Link, Listen, Member, Role, Scrub, Timing,
-    Tls,
+    Bulk, Cluster, ClusterId, Config, Domain, Failover, Journal, Link, Listen, Member, Metrics, Role, Scrub,
+    Timing, Tls,
 };
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -92,10 +92,13 @@ impl Target for Configs {
             },
             link: Link {
                 bulk: [Bulk::Tls, Bulk::Quic][random.index(2)],
+                ..Link::default()
             },
             timing: Timing::default(),
+            failover: Failover::default(),
             journal: Journal::default(),
             scrub: Scrub::default(),
+            metrics: Metrics::default(),
             domains,
             members,
         };
@@ -116,7 +119,14 @@ impl Target for Configs {
         let Ok(text) = std::str::from_utf8(input) else {
             return Verdict::Refused;
         };
-        let config = match Config::parse(text) {
+        let problems = Config::problems_in(text);
+        assert!(
+            problems.iter().all(|problem| !problem.contains('\n')),
+            "one line each: {problems:?}"
+        );
+        let parsed = Config::parse(text);
+        assert_eq!(problems.is_empty(), parsed.is_ok(), "{problems:?}");
+        let config = match parsed {
             Ok(config) => config,
             Err(error) => {
                 assert!(
