@@ -4,6 +4,7 @@ mod domains;
 mod events;
 mod explain;
 mod failovers;
+mod links;
 mod manual;
 mod nodes;
 mod places;

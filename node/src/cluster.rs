@@ -2,6 +2,8 @@
 
 use crate::api::access::{ClusterAccess, Observation, Observations, Unavailable, now_ms};
 use crate::domains::driver::UpdatesWaiting;
+use crate::links::Links;
+use crate::metrics::{Metrics, events};
 use crate::peers::{Outlet, SERVICE_RUNTIME};
 use crate::serve::DataPath;
 use crate::store::Store;
@@ -39,6 +41,8 @@ pub struct OwnState {
     pub waiting: UpdatesWaiting,
     /// How much room its data directory has.
     pub space: StoreSpace,
+    /// Its links to the other nodes.
+    pub links: Links,
 }
 
 impl OwnState {
@@ -61,6 +65,7 @@ impl OwnState {
             updates_waiting: self.waiting.list(),
             store_bytes_total: space.map(|space| space.total_bytes),
             store_bytes_free: space.map(|space| space.free_bytes),
+            links: self.links.runtime(&self.outlet),
         }
     }
 }
@@ -91,7 +96,7 @@ fn view(kvdb: &Kvdb) -> KvdbView {
 /// The cluster as this node reaches it.
 pub struct Cluster {
     own: Arc<OwnState>,
-    outlet: Outlet,
+    metrics: Arc<Metrics>,
     /// The other nodes.
     peers: Vec<NodeId>,
     /// What each said last.
@@ -100,10 +105,10 @@ pub struct Cluster {
 
 impl Cluster {
     /// The cluster whose other nodes are `peers`.
-    pub fn new(own: Arc<OwnState>, outlet: Outlet, peers: Vec<NodeId>) -> Cluster {
+    pub fn new(own: Arc<OwnState>, metrics: Arc<Metrics>, peers: Vec<NodeId>) -> Cluster {
         Cluster {
             own,
-            outlet,
+            metrics,
             peers,
             last: Mutex::new(Observations::new()),
         }
@@ -136,7 +141,9 @@ impl ClusterAccess for Cluster {
         command: Command,
     ) -> Result<Answer, Unavailable> {
         let request = Request { id, cause, command };
+        let begun = Instant::now();
         let answer = self.own.kvdb.propose_request(request, PROPOSE_WITHIN).await;
+        events::note_commit(begun.elapsed(), answer.is_ok());
         answer.map_err(|error| Unavailable(error.to_string()))
     }
 
@@ -156,7 +163,7 @@ impl ClusterAccess for Cluster {
     async fn observe(&self) -> Observations {
         let mut asked = JoinSet::new();
         for peer in self.peers.iter().copied() {
-            let outlet = self.outlet.clone();
+            let outlet = self.own.outlet.clone();
             asked.spawn(async move { (peer, ask(outlet, peer).await) });
         }
         let own = self.own.runtime().await;
@@ -189,6 +196,10 @@ impl ClusterAccess for Cluster {
 
     async fn own_runtime(&self) -> NodeRuntime {
         self.own.runtime().await
+    }
+
+    async fn metrics(&self) -> Arc<str> {
+        self.metrics.page().await
     }
 
     fn this_node(&self) -> NodeId {

@@ -1,7 +1,7 @@
 //! `isthmusd`: one node of an Isthmus cluster, and `quickstart`, a whole one on this machine.
 //!
 //! Reading order: `run` (a node's life), [`store`], [`membership`], [`peers`], [`cluster`], [`serve`] (the data
-//! path's seam), [`replicas`] (the data path), [`api`], [`domains`], [`failover`], [`quickstart`].
+//! path's seam), [`replicas`] (the data path), [`api`], [`domains`], [`failover`], [`links`], [`metrics`], [`quickstart`].
 
 mod api;
 mod boot;
@@ -10,8 +10,10 @@ mod cluster;
 mod data_thread;
 mod domains;
 mod failover;
+mod links;
 mod logging;
 mod membership;
+mod metrics;
 mod peers;
 mod quickstart;
 mod random;
@@ -22,7 +24,7 @@ mod store;
 
 use clap::{Parser, Subcommand};
 use logging::LogFormat;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// A node of an Isthmus cluster: synchronous block storage over two sites
@@ -46,6 +48,8 @@ enum Command {
     },
     /// Run a whole cluster on this machine, to try it: two data nodes and a witness
     Quickstart(quickstart::Options),
+    /// List what a node tells Prometheus (this is docs/metrics.md)
+    Metrics,
     /// Look at configuration files
     Config {
         #[command(subcommand)]
@@ -55,11 +59,13 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
-    /// Say whether a configuration file is sound
+    /// Say everything that is wrong with a configuration file, one line each; fail when something is
     Check {
         /// The file
         file: PathBuf,
     },
+    /// List all keys with type, default and meaning (this is docs/configuration.md)
+    Reference,
 }
 
 fn main() -> ExitCode {
@@ -82,15 +88,52 @@ fn act(arguments: Arguments) -> anyhow::Result<()> {
         Command::Quickstart(options) => quickstart::run(&options, arguments.log_format),
         Command::Config {
             command: ConfigCommand::Check { file },
+        } => check(&file),
+        Command::Config {
+            command: ConfigCommand::Reference,
         } => {
-            let config = isthmus_config::Config::load(&file)?;
-            println!(
-                "{}: sound; node {} of cluster {}",
-                file.display(),
-                config.node,
-                config.cluster.name
-            );
+            print!("{}", isthmus_config::document());
+            Ok(())
+        }
+        Command::Metrics => {
+            print!("{}", metrics::table::document());
             Ok(())
         }
     }
+}
+
+/// Prints what is in a configuration file, or everything that is wrong with it.
+fn check(file: &Path) -> anyhow::Result<()> {
+    let config = match isthmus_config::Config::examine(file) {
+        Ok(config) => config,
+        Err(problems) => {
+            for problem in &problems {
+                println!("{}: {problem}", file.display());
+            }
+            anyhow::bail!("{}: {} to correct", file.display(), problems.len());
+        }
+    };
+    let member = config.this_member();
+    println!(
+        "{}: sound\nnode {} (id {}) of cluster {} in {}, {} members in {} domains\ndata in {}\npeers at {}, API at {}, NBD at {}, metrics at {}",
+        file.display(),
+        config.node,
+        member.id,
+        config.cluster.name,
+        member.domain,
+        config.members.len(),
+        config.domains.len(),
+        config.data_dir.display(),
+        config.listen.peer,
+        config.listen.api,
+        config
+            .listen
+            .nbd
+            .map_or_else(|| "none".to_owned(), |address| address.to_string()),
+        config.metrics.listen.map_or_else(
+            || format!("{}/metrics", config.listen.api),
+            |address| format!("{address}/metrics")
+        ),
+    );
+    Ok(())
 }

@@ -13,7 +13,7 @@ mod report;
 
 use crate::clock;
 use crate::peers::Outlet;
-use crate::serve::{BoxFuture, DataPath, DataPathState};
+use crate::serve::{BoxFuture, DataPath, DataPathState, FiguresPage};
 use crate::store::Store;
 use anyhow::Context;
 use bytes::Bytes;
@@ -22,7 +22,7 @@ use host_loop::HostLoop;
 use inputs::{Input, Inputs};
 use isthmus_config::Config;
 use isthmus_disk::FileDisk;
-use isthmus_engine::{NodeId, Settings};
+use isthmus_engine::{NodeId, Settings, VolumeId};
 use isthmus_host::{Host, Identity, ScrubPace};
 use isthmus_journal::Shape;
 use isthmus_kvdb::{Detour, Kvdb};
@@ -187,6 +187,16 @@ impl DataPath for Replicas {
     fn state(&self) -> BoxFuture<'_, DataPathState> {
         let (answer, answered) = oneshot::channel();
         self.inputs.send(Input::Report(answer));
+        Box::pin(async move { answered.await.unwrap_or_default() })
+    }
+
+    fn figures(&self, after: Option<VolumeId>, count: usize) -> BoxFuture<'_, FiguresPage> {
+        let (answer, answered) = oneshot::channel();
+        self.inputs.send(Input::Figures {
+            after,
+            count,
+            answer,
+        });
         Box::pin(async move { answered.await.unwrap_or_default() })
     }
 

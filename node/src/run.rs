@@ -8,6 +8,8 @@ use crate::api::{routes, server};
 use crate::cluster::{Cluster, OwnState};
 use crate::data_thread::DataThread;
 use crate::domains::driver::{self, UpdatesWaiting};
+use crate::links::{Limits, Links};
+use crate::metrics::{Metrics, events, listener};
 use crate::peers::{KvdbPeers, Outlet, Switchboard};
 use crate::replicas::{OpenDirectory, Replicas};
 use crate::serve::{DataPath, NoReplicas};
@@ -67,9 +69,10 @@ async fn live(config: &Config, mut store: Store) -> anyhow::Result<()> {
     let kvdb = start_kvdb(config, &mut store, &outlet).await?;
     let data_path = start_data_path(config, directory, &store, &kvdb, &outlet, &data).await?;
     let waiting = UpdatesWaiting::default();
+    let peers: Vec<NodeId> = others(config).map(|(node, _)| node).collect();
     let own = Arc::new(OwnState {
         outlet: outlet.clone(),
-        peers: others(config).map(|(node, _)| node).collect(),
+        peers: peers.clone(),
         name: config.node.clone(),
         store,
         since: Instant::now(),
@@ -77,16 +80,14 @@ async fn live(config: &Config, mut store: Store) -> anyhow::Result<()> {
         data_path: Arc::clone(&data_path),
         waiting: waiting.clone(),
         space: StoreSpace::follow(&config.data_dir),
+        links: Links::follow(&outlet, peers.iter().copied(), limits(config)),
     });
     let transport = start_transport(config, &kvdb, &data_path, &own, &data)?;
     outlet.open(Arc::clone(&transport));
+    let metrics = start_metrics(config, &own).await?;
     tracing::info!(node = config.node, incarnation = %store.incarnation, starts = starts_counted(store.starts), "node is up");
 
-    let cluster = Arc::new(Cluster::new(
-        Arc::clone(&own),
-        outlet,
-        others(config).map(|(node, _)| node).collect(),
-    ));
+    let cluster = Arc::new(Cluster::new(Arc::clone(&own), metrics, peers));
     let (stop, stopping) = watch::channel(false);
     let mut serving = start_api(api, &cluster, stopping)?;
     let mut joining = tokio::spawn(membership::join(
@@ -132,6 +133,29 @@ async fn live(config: &Config, mut store: Store) -> anyhow::Result<()> {
     kvdb.stop().await;
     data.stop();
     ended
+}
+
+/// When a link is too slow.
+fn limits(config: &Config) -> Limits {
+    Limits {
+        round_trip_max: Duration::from_millis(config.link.max_rtt_ms),
+        window: Duration::from_secs(config.link.window_seconds),
+    }
+}
+
+/// Notes events from now on, and answers Prometheus where the configuration says so.
+async fn start_metrics(config: &Config, own: &Arc<OwnState>) -> anyhow::Result<Arc<Metrics>> {
+    let noted = events::start(&config.node)?;
+    tokio::spawn(events::count_elections(own.kvdb.clone()));
+    let volumes = config.metrics.volumes as usize;
+    let metrics = Arc::new(Metrics::new(Arc::clone(own), noted, volumes));
+    if let Some(address) = config.metrics.listen {
+        let listener = listener::listen(address).await?;
+        let router = listener::router(Arc::clone(&metrics));
+        // Ends with the process: it holds nothing that has to be put in order.
+        tokio::spawn(server::serve(listener, router, std::future::pending()));
+    }
+    Ok(metrics)
 }
 
 fn others(config: &Config) -> impl Iterator<Item = (NodeId, String)> {

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use isthmus_api::VolumeRuntime;
-use isthmus_engine::NodeId;
+use isthmus_engine::{NodeId, VolumeId};
+use isthmus_host::VolumeFigures;
 use isthmus_kvdb::Kvdb;
 use isthmus_transport::{Lane, SessionId};
 use std::pin::Pin;
@@ -20,6 +21,15 @@ pub struct DataPathState {
     pub volumes: Vec<VolumeRuntime>,
 }
 
+/// Some volumes in figures.
+#[derive(Debug, Default)]
+pub struct FiguresPage {
+    /// Those that were asked for, in the order of their ids.
+    pub rows: Vec<VolumeFigures>,
+    /// Replicas that could not be opened, in all.
+    pub closed: u64,
+}
+
 /// The data path of a node. The first three methods are called on the transport's thread, in the order that
 /// [`isthmus_transport::Handler`] promises, and must not block.
 pub trait DataPath: Send + Sync + 'static {
@@ -31,6 +41,8 @@ pub trait DataPath: Send + Sync + 'static {
     fn frame(&self, peer: NodeId, session: SessionId, lane: Lane, frame: Bytes);
     /// What it does now. Must answer within about 300 ms, also while volumes are frozen: fences are proven by it.
     fn state(&self) -> BoxFuture<'_, DataPathState>;
+    /// The figures of up to `count` volumes behind `after`.
+    fn figures(&self, after: Option<VolumeId>, count: usize) -> BoxFuture<'_, FiguresPage>;
     /// Ends it: primaries release their volumes where they can, clients are told, the journal is left in order.
     fn stop(&self) -> BoxFuture<'_, ()>;
 }
@@ -64,6 +76,10 @@ impl DataPath for NoReplicas {
                 volumes: Vec::new(),
             }
         })
+    }
+
+    fn figures(&self, _after: Option<VolumeId>, _count: usize) -> BoxFuture<'_, FiguresPage> {
+        Box::pin(async { FiguresPage::default() })
     }
 
     fn stop(&self) -> BoxFuture<'_, ()> {

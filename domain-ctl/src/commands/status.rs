@@ -2,7 +2,7 @@
 
 use crate::arguments::Format;
 use crate::client::Client;
-use crate::commands::{domains, volumes};
+use crate::commands::{domains, links, volumes};
 use crate::failure::Failure;
 use crate::output::{self, Colour, coloured};
 use crate::timestamp;
@@ -73,7 +73,7 @@ fn text(status: &Status) -> String {
         Some(count) => format!("{count} voters more may be lost"),
     };
     text.push_str(&format!(
-        "kvdb: leader {}; voters {} (answering: {}); {margin}\n",
+        "kvdb: leader {}; voters {} (answering: {}); {margin}; tolerates loss of: {}\n",
         kvdb.leader.as_deref().unwrap_or("unknown"),
         kvdb.voters.join(", "),
         if kvdb.voters_answering.is_empty() {
@@ -81,7 +81,15 @@ fn text(status: &Status) -> String {
         } else {
             kvdb.voters_answering.join(", ")
         },
+        if kvdb.tolerates_loss_of.is_empty() {
+            coloured("nothing", Colour::Yellow)
+        } else {
+            kvdb.tolerates_loss_of.join(" or ")
+        },
     ));
+    for link in &status.links {
+        text.push_str(&links::line(link, status.observed.at_ms));
+    }
     text.push_str(&format!(
         "Volumes: {}, in sync everywhere: {}\n",
         status.volumes, status.volumes_in_sync

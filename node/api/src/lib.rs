@@ -3,7 +3,7 @@
 //! Times are milliseconds of wall-clock time since 1970 (`*_ms`), for people; sizes are bytes. Whatever can be old says in
 //! [`Observed`] or in an `observed_at_ms` when it was seen, and whatever is wrong says why (`reason`) and what to do (`next`).
 //!
-//! Reading order: [`observed`], [`domains`], [`volumes`], [`nodes`], [`status`], [`explain`],
+//! Reading order: [`observed`], [`domains`], [`volumes`], [`nodes`], [`links`], [`status`], [`explain`],
 //! [`failovers`], [`events`], [`error`].
 
 pub mod domains;
@@ -11,6 +11,7 @@ pub mod error;
 pub mod events;
 pub mod explain;
 pub mod failovers;
+pub mod links;
 pub mod nodes;
 pub mod observed;
 pub mod size;
@@ -26,6 +27,7 @@ pub use error::ApiError;
 pub use events::{Event, EventList};
 pub use explain::{Explanation, Remedy};
 pub use failovers::{FailoverReport, FailoverReportList, FailoverVolume};
+pub use links::{Link, LinkRuntime, LinkState};
 pub use nodes::{
     DiskState, FaultKind, KvdbView, Node, NodeList, NodeRuntime, ReplicaFault, ReplicaProgress,
     VolumeRole, VolumeRuntime,

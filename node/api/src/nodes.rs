@@ -1,6 +1,7 @@
 //! Nodes: as the cluster knows them, and what each says about itself.
 
 use crate::domains::{DomainRole, DomainState};
+use crate::links::LinkRuntime;
 use crate::observed::Observed;
 use serde::{Deserialize, Serialize};
 
@@ -101,6 +102,9 @@ pub struct NodeRuntime {
     /// Only on the node that leads kvdb: what each domain update in progress waits for, by the update's name.
     #[serde(default)]
     pub updates_waiting: Vec<(String, String)>,
+    /// Its links to the other nodes, in the order of their ids.
+    #[serde(default)]
+    pub links: Vec<LinkRuntime>,
     /// Bytes of the file system that holds its data directory; left out where its disk does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store_bytes_total: Option<u64>,

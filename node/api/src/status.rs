@@ -1,6 +1,7 @@
 //! The cluster at one glance: what would happen if a site failed now.
 
 use crate::domains::ClusterDomain;
+use crate::links::Link;
 use crate::observed::Observed;
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +29,10 @@ pub struct KvdbStatus {
     pub voters_answering: Vec<String>,
     /// How many more voters may be lost before nothing can be committed; none when that is so already.
     pub quorum_margin: Option<u32>,
+    /// The domains of which any one may be lost now, with all that is there, and a majority is left. Empty when the next loss ends it. A
+    /// domain without a voter that answers is none of them: it has nothing to lose.
+    #[serde(default)]
+    pub tolerates_loss_of: Vec<String>,
 }
 
 /// A replica that is being brought back.
@@ -58,6 +63,9 @@ pub struct Status {
     pub domains: Vec<ClusterDomain>,
     /// kvdb.
     pub kvdb: KvdbStatus,
+    /// The links between the data domains.
+    #[serde(default)]
+    pub links: Vec<Link>,
     /// How many volumes there are.
     pub volumes: u32,
     /// How many of them are in sync everywhere.

@@ -61,6 +61,9 @@ pub trait ClusterAccess: Send + Sync + 'static {
     /// Asks all nodes of the catalog, and waits about half a second for the slowest.
     fn observe(&self) -> impl Future<Output = Observations> + Send;
 
+    /// What this node tells Prometheus.
+    fn metrics(&self) -> impl Future<Output = Arc<str>> + Send;
+
     /// What this node says about itself.
     fn own_runtime(&self) -> impl Future<Output = NodeRuntime> + Send;
 

@@ -5,9 +5,12 @@ use crate::api::errors::HttpError;
 use crate::api::facts::Facts;
 use crate::api::routes::Api;
 use crate::api::{domains, explain, failovers, nodes, verdict, volumes};
+use crate::metrics::listener::CONTENT_TYPE;
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
+use axum::http::header;
+use axum::response::IntoResponse;
 use isthmus_api::{
     ClusterDomainUpdateList, ClusterDomainsStatus, Event, EventList, Explanation,
     FailoverReportList, NodeList, NodeRuntime, Observed, Status, Volume, VolumeList,
@@ -161,6 +164,12 @@ pub async fn node_list<A: ClusterAccess>(State(api): State<Arc<Api<A>>>) -> Json
 /// GET /v1/node
 pub async fn node<A: ClusterAccess>(State(api): State<Arc<Api<A>>>) -> Json<NodeRuntime> {
     Json(api.cluster.own_runtime().await)
+}
+
+/// GET /metrics
+pub async fn metrics<A: ClusterAccess>(State(api): State<Arc<Api<A>>>) -> impl IntoResponse {
+    let page = api.cluster.metrics().await;
+    ([(header::CONTENT_TYPE, CONTENT_TYPE)], page.to_string())
 }
 
 /// GET /v1/status

@@ -97,6 +97,7 @@ pub fn router<A: ClusterAccess>(cluster: Arc<A>, client: u64) -> Router {
         .route("/v1/node", get(reads::node::<A>))
         .route("/v1/status", get(reads::status::<A>))
         .route("/v1/openapi.json", get(openapi))
+        .route("/metrics", get(reads::metrics::<A>))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(input::BODY_BYTES_MAX))

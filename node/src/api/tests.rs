@@ -6,7 +6,9 @@ use crate::api::access::{ClusterAccess, Observation, Observations, SHOWN_WITHIN,
 use crate::api::routes::{OPENAPI, router};
 use axum::body::{Body, to_bytes};
 use axum::http::{Method, Request, StatusCode};
-use isthmus_api::{KvdbView, NodeRuntime, ReplicaProgress, VolumeRole, VolumeRuntime};
+use isthmus_api::{
+    KvdbView, LinkRuntime, LinkState, NodeRuntime, ReplicaProgress, VolumeRole, VolumeRuntime,
+};
 use isthmus_catalog::{
     Answer, Catalog, Cause, Command, DomainRecord, DomainRole, DomainState, NodeRecord, RequestId,
 };
@@ -44,6 +46,7 @@ pub fn runtime(node: u32) -> NodeRuntime {
         volumes: Vec::new(),
         sessions: Vec::new(),
         updates_waiting: Vec::new(),
+        links: Vec::new(),
         store_bytes_total: Some(1000),
         store_bytes_free: Some(600 + u64::from(node)),
     }
@@ -178,6 +181,10 @@ impl ClusterAccess for Memory {
 
     async fn observe(&self) -> Observations {
         self.observations.lock().clone()
+    }
+
+    async fn metrics(&self) -> Arc<str> {
+        "isthmus_node_info 1\n".into()
     }
 
     async fn own_runtime(&self) -> NodeRuntime {
@@ -460,6 +467,10 @@ async fn the_verdict_says_no_when_a_site_holds_the_only_replica_that_answers() {
         "{status}"
     );
     assert_eq!(status["kvdb"]["quorum_margin"], json!(1));
+    assert_eq!(
+        status["kvdb"]["tolerates_loss_of"],
+        json!(["site-a", "site-b", "witness"])
+    );
     memory.silence(2);
     let (_, status) = get(&memory, "/v1/status").await;
     assert_eq!(
@@ -473,6 +484,11 @@ async fn the_verdict_says_no_when_a_site_holds_the_only_replica_that_answers() {
         "{status}"
     );
     assert_eq!(status["kvdb"]["quorum_margin"], json!(0));
+    assert_eq!(
+        status["kvdb"]["tolerates_loss_of"],
+        json!([]),
+        "a silent voter is lost already, and no other may be"
+    );
     assert_eq!(status["nodes_silent"], json!(["b1"]));
 }
 
@@ -529,6 +545,63 @@ async fn a_resync_shows_its_progress_as_the_primary_tells_it() {
     );
 }
 
+fn link_to(peer: u32, p50_us: u64) -> LinkRuntime {
+    LinkRuntime {
+        peer,
+        state: LinkState::LatencyExceeded,
+        reason: "slow".to_owned(),
+        p50_us: Some(p50_us),
+        probes: 60,
+        observed_at_ms: 1,
+        ..LinkRuntime::default()
+    }
+}
+
+#[tokio::test]
+async fn the_link_between_the_sites_is_shown_as_an_end_that_answers_measures_it() {
+    let memory = Memory::new();
+    for (node, peer, p50_us) in [(1, 2, 12_000), (2, 1, 13_000), (2, 3, 1)] {
+        let mut observations = memory.observations.lock();
+        let said = observations.get_mut(&NodeId(node)).unwrap();
+        let links = &mut said.runtime.as_mut().unwrap().links;
+        links.push(link_to(peer, p50_us));
+    }
+    let link = |status: &Value| {
+        let links = status["links"].as_array().unwrap();
+        assert_eq!(links.len(), 1, "the witness holds no replicas: {status}");
+        links[0].clone()
+    };
+    let (_, status) = get(&memory, "/v1/status").await;
+    let shown = link(&status);
+    assert_eq!(
+        (&shown["from"], &shown["to_domain"], &shown["p50_us"]),
+        (&json!("a1"), &json!("site-b"), &json!(12_000))
+    );
+    assert_eq!(shown["state"], json!("LatencyExceeded"));
+    assert!(shown["next"].as_str().unwrap().contains("max_rtt_ms"));
+    memory.silence(1);
+    let (_, status) = get(&memory, "/v1/status").await;
+    assert_eq!(link(&status)["p50_us"], json!(13_000));
+    memory.silence(2);
+    let (_, status) = get(&memory, "/v1/status").await;
+    assert_eq!(link(&status)["state"], json!("Unknown"));
+}
+
+#[tokio::test]
+async fn prometheus_is_answered_in_its_text_format() {
+    let memory = Memory::new();
+    let request = Request::get("/metrics").header("host", "localhost");
+    let request = request.body(Body::empty()).unwrap();
+    let response = router(Arc::clone(&memory), 99)
+        .oneshot(request)
+        .await
+        .unwrap();
+    let kind = response.headers()["content-type"].to_str().unwrap();
+    assert!(kind.starts_with("text/plain; version=0.0.4"), "{kind}");
+    let bytes = to_bytes(response.into_body(), 1 << 20).await.unwrap();
+    assert_eq!(bytes, "isthmus_node_info 1\n");
+}
+
 #[tokio::test]
 async fn a_node_shows_its_own_room_and_none_when_it_does_not_answer() {
     let memory = Memory::new();
@@ -582,7 +655,7 @@ async fn the_description_names_exactly_the_routes_that_are_there() {
     let memory = Memory::new();
     let document: Value = serde_json::from_str(OPENAPI).unwrap();
     let paths = document["paths"].as_object().unwrap();
-    assert_eq!(paths.len(), 20);
+    assert_eq!(paths.len(), 21);
     for (path, operations) in paths {
         let real = path.replace("{name}", "demo");
         for method in [

@@ -1,10 +1,11 @@
 //! The cluster at one glance: would any acknowledged write be lost if a site failed now?
 
 use crate::api::facts::Facts;
-use crate::api::{domains, volumes};
+use crate::api::{domains, links, volumes};
 use isthmus_api::{KvdbStatus, ReplicaState, Resync, SiteLoss, Status, SyncStatus, Volume};
 use isthmus_catalog::{DomainRole, DomainState};
 use isthmus_engine::{DomainId, NodeId};
+use std::collections::BTreeSet;
 
 /// Lines of a list that may be as long as there are volumes.
 const LINES_MAX: usize = 100;
@@ -20,6 +21,7 @@ pub fn status(facts: &Facts) -> Status {
         site_loss: active_data.map(|(id, _)| site_loss(facts, *id)).collect(),
         domains: domains::list(facts),
         kvdb: kvdb(facts),
+        links: links::between_data_domains(facts),
         volumes: count(volumes.len()),
         volumes_in_sync: count(
             volumes
@@ -119,7 +121,21 @@ fn kvdb(facts: &Facts) -> KvdbStatus {
             .collect(),
         voters_answering: answering.iter().map(|id| facts.node_name(*id)).collect(),
         quorum_margin: answering.len().checked_sub(needed).map(count),
+        tolerates_loss_of: tolerated(facts, &answering, needed),
     }
+}
+
+/// The domains without which enough voters answer.
+fn tolerated(facts: &Facts, answering: &[NodeId], needed: usize) -> Vec<String> {
+    let domain_of = |node: &NodeId| facts.catalog.nodes.get(node).map(|record| record.domain);
+    let domains: BTreeSet<DomainId> = answering.iter().filter_map(domain_of).collect();
+    let tolerated = domains.into_iter().filter(|domain| {
+        let left = answering
+            .iter()
+            .filter(|node| domain_of(node) != Some(*domain));
+        left.count() >= needed
+    });
+    tolerated.map(|domain| facts.domain_name(domain)).collect()
 }
 
 fn problem(volume: &Volume) -> Option<String> {

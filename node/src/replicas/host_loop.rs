@@ -4,6 +4,7 @@ use super::inputs::{Input, Inputs, Ticket};
 use super::report;
 use crate::clock;
 use crate::peers::Outlet;
+use crate::serve::FiguresPage;
 use isthmus_disk::FileDisk;
 use isthmus_engine::{NodeId, Standing, Time, VolumeId};
 use isthmus_host::{Host, Lane, Outputs};
@@ -239,6 +240,17 @@ impl HostLoop {
             Input::Report(answer) => {
                 // Whoever asked may have gone.
                 let _ = answer.send(report::state(&self.host, now, self.revision));
+            }
+            Input::Figures {
+                after,
+                count,
+                answer,
+            } => {
+                // As above.
+                let _ = answer.send(FiguresPage {
+                    rows: self.host.figures(now, after, count),
+                    closed: self.host.closed().len() as u64,
+                });
             }
             Input::Stop { within, stopped } => {
                 self.host.checkpoint_all();

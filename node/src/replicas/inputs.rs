@@ -1,6 +1,6 @@
 //! Everything that reaches the host's loop.
 
-use crate::serve::DataPathState;
+use crate::serve::{DataPathState, FiguresPage};
 use bytes::Bytes;
 use isthmus_catalog::Catalog;
 use isthmus_engine::{NodeId, Time, VolumeId};
@@ -60,6 +60,12 @@ pub enum Input {
     },
     /// What is known of the volumes?
     Report(oneshot::Sender<DataPathState>),
+    /// Some volumes in figures.
+    Figures {
+        after: Option<VolumeId>,
+        count: usize,
+        answer: oneshot::Sender<FiguresPage>,
+    },
     /// The node stops.
     Stop {
         within: Duration,

@@ -60,10 +60,13 @@ impl HostLoop {
             }
         }
         for (volume, event) in std::mem::take(&mut self.outputs.events) {
+            let mirror = self.host.mirrors().get(&volume);
+            let epoch = mirror.map(|mirror| mirror.engine().configuration().epoch);
+            let epoch = epoch.unwrap_or_default();
             if is_trouble(&event) {
-                tracing::warn!(%volume, "{event}");
+                tracing::warn!(%volume, %epoch, "{event}");
             } else {
-                tracing::info!(%volume, "{event}");
+                tracing::info!(%volume, %epoch, "{event}");
             }
         }
         any

@@ -4,11 +4,12 @@ use super::host_loop::HostLoop;
 use super::inputs::{Input, Inputs};
 use crate::api::access::now_ms;
 use crate::clock;
+use crate::metrics::events;
 use crate::store::Store;
 use isthmus_catalog::{Answer, Catalog, Cause};
 use isthmus_engine::{Proposal, VolumeId};
 use isthmus_kvdb::Kvdb;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long kvdb may take to confirm the catalog.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(1);
@@ -24,7 +25,9 @@ impl HostLoop {
         };
         let (kvdb, inputs) = (self.kvdb.clone(), self.inputs.clone());
         self.runtime.spawn(async move {
+            let begun = Instant::now();
             let answer = kvdb.propose(command, cause).await;
+            events::note_commit(begun.elapsed(), answer.is_ok());
             let done = match answer {
                 Ok(Answer::Refused(refusal)) => {
                     tracing::debug!(%volume, %refusal, "kvdb refused");
