@@ -1,6 +1,10 @@
-//! Logs: one line a change of state, on standard error.
+//! Logs: one line a change of state, on standard error; of lines that are alike, one a minute ([`limit`]).
+
+mod format;
+mod limit;
 
 use clap::ValueEnum;
+use format::Limited;
 use tracing_subscriber::EnvFilter;
 
 /// How log lines are written.
@@ -40,8 +44,11 @@ pub fn start(format: LogFormat) -> anyhow::Result<()> {
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
     match format {
-        LogFormat::Text => lines.with_ansi(false).init(),
-        LogFormat::Json => lines.json().init(),
+        LogFormat::Text => lines
+            .with_ansi(false)
+            .map_event_format(Limited::text)
+            .init(),
+        LogFormat::Json => lines.json().map_event_format(Limited::json).init(),
     }
     Ok(())
 }
