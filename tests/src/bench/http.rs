@@ -18,6 +18,14 @@ pub fn get<T: DeserializeOwned>(at: SocketAddr, path: &str) -> anyhow::Result<T>
     ask(at, &format!("GET {path} HTTP/1.1\r\n"), "")
 }
 
+/// The text at this path.
+///
+/// # Errors
+/// Nobody answers, or with an error.
+pub fn text(at: SocketAddr, path: &str) -> anyhow::Result<String> {
+    say(at, &format!("GET {path} HTTP/1.1\r\n"), "")
+}
+
 /// Asks for a change.
 ///
 /// # Errors
@@ -32,6 +40,12 @@ pub fn post<T: DeserializeOwned>(
 }
 
 fn ask<T: DeserializeOwned>(at: SocketAddr, line: &str, body: &str) -> anyhow::Result<T> {
+    let body = say(at, line, body)?;
+    serde_json::from_str(&body).with_context(|| format!("not what was expected: {body}"))
+}
+
+/// Says it, and gives the body of the answer.
+fn say(at: SocketAddr, line: &str, body: &str) -> anyhow::Result<String> {
     let mut stream = TcpStream::connect_timeout(&at, CONNECT_WITHIN)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(ANSWER_WITHIN))?;
@@ -50,9 +64,7 @@ fn ask<T: DeserializeOwned>(at: SocketAddr, line: &str, body: &str) -> anyhow::R
         "an answer in chunks is not understood here"
     );
     match head.split(' ').nth(1) {
-        Some(status) if status.starts_with('2') => {
-            serde_json::from_str(body).with_context(|| format!("not what was expected: {body}"))
-        }
+        Some(status) if status.starts_with('2') => Ok(body.to_owned()),
         _ => bail!("{}: {body}", head.lines().next().unwrap_or_default()),
     }
 }

@@ -5,7 +5,7 @@ use isthmus_engine::NodeId;
 use isthmus_transport::Authority;
 use std::fmt::Write as _;
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
@@ -100,6 +100,16 @@ pub fn write(
         fs::write(folder.join(format!("{}.toml", node.name())), text)?;
     }
     Ok(())
+}
+
+/// Adds tables to a node's configuration file.
+///
+/// # Errors
+/// The file can't be written.
+pub fn add(folder: &Path, node: Node, tables: &str) -> io::Result<()> {
+    let file = folder.join(format!("{}.toml", node.name()));
+    let mut file = fs::File::options().append(true).open(file)?;
+    file.write_all(tables.as_bytes())
 }
 
 fn text(node: Node, addresses: &[Addresses; 3], timing: &Timing) -> String {

@@ -8,6 +8,7 @@
 mod clients;
 mod domains;
 mod moves;
+mod operating;
 mod quickstart;
 mod rounds;
 mod rows;
