@@ -2,7 +2,7 @@
 //!
 //! What happens often (clients' requests, journal writes) is counted by the host, in plain integers on its own thread, and copied out a part
 //! at a time when somebody asks. What happens rarely (commands for kvdb) goes through the `metrics` facade into one recorder for the process.
-//! Each page is made from a recorder of its own, so that what is gone (a deleted volume) is gone from the next page; decision 18 has the why.
+//! Each page is made from a recorder of its own, so that what is gone (a deleted volume) is gone from the next page; decision 20 has the why.
 //!
 //! The page is bounded: so many volumes have series of their own, the others are counted together; and it is made once a second at most,
 //! whoever asks.

@@ -1,5 +1,5 @@
 //! The page in Prometheus's text format: counters and gauges by the exporter, histograms and counters with fractions beside it, which it
-//! can't take as they are (decision 18).
+//! can't take as they are (decision 20).
 
 use crate::metrics::sample::{Row, Sample};
 use crate::metrics::table::{self as series, ALL, Kind, Series};
