@@ -48,6 +48,7 @@ impl Catalog {
             Ok(Outcome::Changed(answer)) => (answer, None),
             Ok(Outcome::Audited(answer, what)) => (answer, Some(what)),
         };
+        self.end_moves_without_goal();
         self.revision += 1;
         if let Some(what) = audit {
             self.record_audit(&request.cause, &what);

@@ -26,6 +26,15 @@ impl Catalog {
         if let Some(record) = self.audit_gap() {
             broken.push(format!("the audit trail breaks at {record:?}"));
         }
+        for (id, relocation) in &self.relocations {
+            let goal = self.volumes.get(id).is_some_and(|volume| {
+                let mut members = volume.in_sync.iter();
+                members.any(|replica| replica.node == relocation.to)
+            });
+            if !goal {
+                broken.push(format!("{id} is moved to a replica that is not in sync"));
+            }
+        }
         let placed = self.published.keys().chain(self.relocations.keys());
         for id in placed.filter(|id| !self.volumes.contains_key(id)) {
             broken.push(format!("{id} is placed, and does not exist"));

@@ -151,8 +151,7 @@ fn a_published_volume_is_opened_at_its_node_only() {
     let mut cluster = Cluster::start(&Options::with_volume(64 << 20));
     cluster.done(&["publish", "volume", DEMO, "--node", "a1"]);
     let error = tests::nbd::Session::open(&cluster.nbd(Node::B1), DEMO)
-        .err()
-        .expect("it is published elsewhere");
+        .expect_err("it is published elsewhere");
     let session = tests::verify::open(&cluster.nbd(Node::A1), DEMO, SOON);
     let said = cluster.refused(&["unpublish", "volume", DEMO, "--node", "a1"]);
     assert!(said.contains("may still serve"), "{said} {error:?}");

@@ -89,12 +89,6 @@ impl Catalog {
             at_ms,
         );
         if is_data {
-            let nodes = &self.nodes;
-            self.relocations.retain(|_, relocation| {
-                nodes
-                    .get(&relocation.to)
-                    .is_some_and(|node| node.domain != id)
-            });
             self.report_failover(&update, id, automatic, at_ms, &before, &plan.lost);
         }
         Ok(Outcome::Audited(Answer::Update(update), what))

@@ -140,6 +140,17 @@ impl Catalog {
         }
     }
 
+    /// A move whose goal has left the set, or whose volume is gone, is off: the goal could not serve, and the other replicas would not.
+    pub(super) fn end_moves_without_goal(&mut self) {
+        let volumes = &self.volumes;
+        self.relocations.retain(|id, relocation| {
+            volumes.get(id).is_some_and(|volume| {
+                let mut members = volume.in_sync.iter();
+                members.any(|replica| replica.node == relocation.to)
+            })
+        });
+    }
+
     /// Refuses a node that could not serve the volume: it holds no replica, or its domain is not active.
     fn check_holder(&self, volume: &VolumeRecord, node: NodeId) -> Result<(), Refusal> {
         let record = self.nodes.get(&node).ok_or(Refusal::UnknownNode(node))?;

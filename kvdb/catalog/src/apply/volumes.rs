@@ -227,7 +227,6 @@ impl Catalog {
         let what = format!("deleted volume {} ({id})", volume.name);
         self.volumes.remove(&id);
         self.rebooted.remove(&id);
-        self.relocations.remove(&id);
         Ok(Outcome::Audited(Answer::Done, what))
     }
 }

@@ -160,6 +160,20 @@ fn a_move_ends_when_its_goal_is_deactivated() {
 }
 
 #[test]
+fn a_move_ends_when_its_goal_leaves_the_set() {
+    let mut cluster = Cluster::with_volume();
+    cluster.serve(1);
+    cluster.done(relocate(2));
+    cluster.done(cluster.shrink(1, &[2]));
+    assert!(cluster.catalog.relocations.is_empty());
+    let mut cluster = Cluster::with_volume();
+    cluster.done(relocate(2));
+    // Its disk was replaced.
+    cluster.done(started(2, 22, 1));
+    assert!(cluster.catalog.relocations.is_empty());
+}
+
+#[test]
 fn a_volume_grows_and_never_shrinks() {
     let mut cluster = Cluster::with_volume();
     cluster.serve(1);

@@ -29,8 +29,10 @@ impl<R> Mirror<R> {
         match lane {
             Lane::Write if wire::is_record(frame) => {
                 let record = decode_record(frame, self.volume)?;
-                // Its primary may have heard earlier that the volume has grown.
-                self.grow_to(record.entry.range.end());
+                // Its primary may have heard earlier that the volume has grown. What an older epoch sends is refused by the engine.
+                if record.epoch >= self.engine.configuration().epoch {
+                    self.grow_to(record.entry.range.end());
+                }
                 let head = frame.slice(..frame.len() - record.payload.data.len());
                 self.arrives(context, from, Arrival::Record(Box::new((record, head))));
             }

@@ -321,7 +321,7 @@ fn command(catalog: &Catalog, random: &mut Random) -> Command {
             .map(|_| NodeId(random.below(6) as u32))
             .collect()
     };
-    match random.below(18) {
+    match random.below(24) {
         0 => form(),
         1 => create(random),
         2 => Command::DeleteVolume { volume },
@@ -385,6 +385,36 @@ fn command(catalog: &Catalog, random: &mut Random) -> Command {
         },
         15 => Command::Activate { domain },
         16 => Command::Activated { domain },
+        17 => Command::ExpandVolume {
+            volume,
+            bytes: random.number(),
+        },
+        18 => Command::Publish {
+            volume,
+            node: primary.node,
+            read_only: random.once_in(2),
+        },
+        19 => Command::Unpublish {
+            volume,
+            node: primary.node,
+            idle: random.once_in(2),
+        },
+        20 if random.once_in(2) => Command::EndRelocation {
+            volume,
+            to: replica(random).node,
+        },
+        20 => Command::Relocate {
+            volume,
+            to: replica(random).node,
+        },
+        21 => Command::FailOver {
+            domain,
+            answering: nodes(random),
+        },
+        22 => Command::NoteFailover {
+            name: random.name(),
+            positions: vec![(volume, random.number())],
+        },
         _ => Command::UpdateFailed {
             domain,
             reason: random.name(),

@@ -9,6 +9,7 @@ use isthmus_host::wire::{
     self, Copying, Payload, TAG_COPY, TAG_MESSAGE, decode_record, decode_value, encode_value,
     record_head,
 };
+use isthmus_volume::BLOCKS_MAX;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
