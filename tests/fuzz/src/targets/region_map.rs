@@ -53,7 +53,7 @@ impl Target for RegionMaps {
     }
 
     fn run(&mut self, input: &[u8], _: Expect) -> Verdict {
-        // The volume's size is known beforehand; the map must name the same.
+        // The volume's size is known beforehand; the map must name the same, or less.
         let named = input.get(1..9).and_then(|bytes| bytes.try_into().ok());
         let blocks = named.map_or(1, u64::from_le_bytes).min(BLOCKS_MAX);
         let Ok(map) = RegionMap::decode(input, blocks) else {
@@ -61,9 +61,17 @@ impl Target for RegionMaps {
         };
         let again = map.encode();
         assert_eq!(RegionMap::decode(&again, blocks).as_ref(), Ok(&map));
+        assert_eq!(RegionMap::blocks_of(input), Some(blocks));
         assert!(
-            RegionMap::decode(input, blocks + 1).is_err(),
-            "a map of another size"
+            blocks == 0 || RegionMap::decode(input, blocks - 1).is_err(),
+            "a map of a larger volume"
+        );
+        let mut grown = map.clone();
+        grown.grow(blocks + 1);
+        assert_eq!(
+            RegionMap::decode(input, blocks + 1),
+            Ok(grown),
+            "a map of the volume before it has grown"
         );
         let (mut at, mut marked) = (0, 0);
         for _ in 0..RUNS_MAX {
