@@ -61,7 +61,7 @@ impl OwnState {
             kvdb: view(&self.kvdb),
             acted_on_revision: state.acted_on_revision,
             volumes: state.volumes,
-            sessions: self.sessions(),
+            sessions: Some(self.sessions()),
             updates_waiting: self.waiting.list(),
             store_bytes_total: space.map(|space| space.total_bytes),
             store_bytes_free: space.map(|space| space.free_bytes),

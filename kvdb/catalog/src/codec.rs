@@ -202,7 +202,9 @@ impl Catalog {
     /// # Errors
     /// Any [`CodecError`].
     pub fn decode(bytes: &[u8]) -> Result<Catalog, CodecError> {
-        unseal(Kind::CATALOG, bytes)
+        let mut catalog: Catalog = unseal(Kind::CATALOG, bytes)?;
+        catalog.complete_digests();
+        Ok(catalog)
     }
 }
 

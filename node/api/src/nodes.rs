@@ -96,9 +96,9 @@ pub struct NodeRuntime {
     pub acted_on_revision: u64,
     /// Its replicas, in the order of their volumes' ids.
     pub volumes: Vec<VolumeRuntime>,
-    /// The ids of the nodes with which it has a session now.
+    /// The ids of the nodes with which it has a session now; none where its version does not say.
     #[serde(default)]
-    pub sessions: Vec<u32>,
+    pub sessions: Option<Vec<u32>>,
     /// Only on the node that leads kvdb: what each domain update in progress waits for, by the update's name.
     #[serde(default)]
     pub updates_waiting: Vec<(String, String)>,

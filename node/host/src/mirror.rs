@@ -237,6 +237,12 @@ impl<R> Mirror<R> {
         self.course
     }
 
+    /// What clients may ask for, in bytes from the first.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// Its size in blocks.
     #[must_use]
     pub fn blocks(&self) -> u64 {

@@ -8,6 +8,7 @@ use crate::api::input;
 use crate::api::modify::shown;
 use crate::api::reads::{self, ObservedVolume};
 use crate::api::routes::Api;
+use crate::failover::watch::can_serve;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
@@ -135,7 +136,7 @@ pub async fn relocate_volume<A: ClusterAccess>(
     let facts = decided(&api).await?;
     let (volume, record) = facts.volume_named(&name)?;
     let nodes = goals(&facts, &wanted.to)?;
-    let to = goal(&facts, record, &nodes).map_err(|reason| {
+    let to = goal(&facts, (volume, record), &nodes).map_err(|reason| {
         refused(
             &format!("volume {name} can't be moved to {}", wanted.to),
             reason,
@@ -170,7 +171,7 @@ pub async fn relocate_domain<A: ClusterAccess>(
     };
     for (volume, record) in primaries_in(&facts.catalog, from) {
         let id = api.request_id(&HeaderMap::new())?;
-        let moved = match goal(&facts, record, &to) {
+        let moved = match goal(&facts, (volume, record), &to) {
             Err(reason) => Err(reason),
             Ok(to) => propose(&api, id, String::new(), Command::Relocate { volume, to })
                 .await
@@ -236,19 +237,24 @@ fn goals(facts: &Facts, name: &str) -> Result<BTreeSet<NodeId>, HttpError> {
 }
 
 /// The node of `nodes` to which the volume's primary can go: it answers, and its replica is in sync.
-fn goal(facts: &Facts, record: &VolumeRecord, nodes: &BTreeSet<NodeId>) -> Result<NodeId, String> {
+fn goal(
+    facts: &Facts,
+    (volume, record): (VolumeId, &VolumeRecord),
+    nodes: &BTreeSet<NodeId>,
+) -> Result<NodeId, String> {
     let holders: Vec<NodeId> = record.replicas.intersection(nodes).copied().collect();
     if holders.is_empty() {
         return Err("it has no replica there".to_owned());
     }
     let answering = facts.answering();
     let in_sync = |node: &NodeId| record.in_sync.iter().any(|replica| replica.node == *node);
+    let serves = |node: NodeId| facts.runtime(node, volume).is_none_or(can_serve);
     let ready = holders
         .iter()
-        .find(|node| in_sync(node) && answering.contains(node));
+        .find(|node| in_sync(node) && answering.contains(node) && serves(**node));
     ready.copied().ok_or_else(|| {
         let why = match holders.iter().any(in_sync) {
-            true => "does not answer",
+            true => "does not answer, or can't serve it",
             false => "is not in sync",
         };
         let names: Vec<String> = holders.iter().map(|node| facts.node_name(*node)).collect();

@@ -44,7 +44,7 @@ pub fn runtime(node: u32) -> NodeRuntime {
         kvdb: KvdbView::default(),
         acted_on_revision: u64::MAX,
         volumes: Vec::new(),
-        sessions: Vec::new(),
+        sessions: Some(Vec::new()),
         updates_waiting: Vec::new(),
         links: Vec::new(),
         store_bytes_total: Some(1000),

@@ -85,7 +85,7 @@ impl World {
             observation.answers = nodes.contains(&id);
             if let Some(runtime) = &mut observation.runtime {
                 let others = nodes.iter().copied().filter(|other| *other != id);
-                runtime.sessions = others.collect();
+                runtime.sessions = Some(others.collect());
             }
             self.seen.insert(NodeId(id), observation);
         }
@@ -160,10 +160,13 @@ fn without_the_policy_nothing_is_failed_over() {
 fn a_site_that_the_witness_hears_is_left_alone() {
     let mut world = World::new();
     world.answer(&[2, 3]);
-    let witness = world.seen.get_mut(&NodeId(3)).unwrap();
-    witness.runtime.as_mut().unwrap().sessions.push(1);
-    assert!(world.is_idle(Duration::ZERO));
-    assert!(world.is_idle(AFTER * 10));
+    // It says so, or its version does not say what it hears.
+    for sessions in [Some(vec![1, 2]), None] {
+        let witness = world.seen.get_mut(&NodeId(3)).unwrap();
+        witness.runtime.as_mut().unwrap().sessions = sessions;
+        assert!(world.is_idle(Duration::ZERO));
+        assert!(world.is_idle(AFTER * 10));
+    }
 }
 
 #[test]
@@ -309,4 +312,13 @@ fn a_move_to_a_silent_node_is_off() {
     assert!(world.look(GOAL_SILENCE_MAX / 2, MANUAL).commands.is_empty());
     let findings = world.look(GOAL_SILENCE_MAX, MANUAL);
     assert!(ends_move(&findings, "does not answer"), "{findings:?}");
+}
+
+#[test]
+fn a_move_to_a_replica_that_can_not_serve_is_off() {
+    let mut world = moving();
+    world.volume(2, |volume| volume.role = VolumeRole::Unable);
+    assert!(world.is_idle(Duration::ZERO));
+    let findings = world.look(GOAL_SILENCE_MAX, MANUAL);
+    assert!(ends_move(&findings, "can't serve"), "{findings:?}");
 }

@@ -2,7 +2,7 @@
 
 use crate::api::access::Observations;
 use crate::api::facts::answering;
-use isthmus_api::VolumeRuntime;
+use isthmus_api::{VolumeRole, VolumeRuntime};
 use isthmus_catalog::{
     Catalog, Command, DomainRole, DomainState, FailoverReport, Relocation, UpdateStatus,
 };
@@ -166,7 +166,8 @@ impl Watch {
                 self.moves
                     .entry(*volume)
                     .or_insert((*relocation, view.now, view.now));
-            if view.answering.contains(&relocation.to) {
+            let goal = runtime(view.observations, relocation.to, *volume);
+            if view.answering.contains(&relocation.to) && goal.is_none_or(can_serve) {
                 *heard = view.now;
             }
             let has_come = runtime(view.observations, relocation.to, *volume)
@@ -174,7 +175,7 @@ impl Watch {
             let why = if has_come {
                 "a client has come"
             } else if view.now.since(*heard) >= GOAL_SILENCE_MAX {
-                "its goal does not answer"
+                "its goal does not answer, or can't serve it"
             } else if view.now.since(*since) >= RELOCATION_TIME_MAX {
                 "no client came in time"
             } else {
@@ -189,6 +190,12 @@ impl Watch {
     }
 }
 
+/// Whether a replica's disk lets it serve.
+pub fn can_serve(runtime: &VolumeRuntime) -> bool {
+    let is_broken = matches!(runtime.role, VolumeRole::Unable | VolumeRole::Stopped);
+    !is_broken && runtime.disk.fault.is_none()
+}
+
 /// Whether it is known that nobody hears any node of the domain: all voters outside it answer, and none of them, nor any other node that
 /// answers, has a session with one.
 fn is_lost(view: &View<'_>, domain: DomainId) -> bool {
@@ -198,14 +205,15 @@ fn is_lost(view: &View<'_>, domain: DomainId) -> bool {
         .voters
         .iter()
         .all(|voter| nodes.contains(voter) || answering.contains(voter));
+    // Who does not say what it hears, may hear it.
+    let may_hear = |other: &NodeId, node: &NodeId| {
+        view.observations
+            .get(other)
+            .and_then(|observation| observation.runtime.as_ref()?.sessions.as_ref())
+            .is_none_or(|sessions| sessions.contains(&node.0))
+    };
     let is_heard = |node: &NodeId| {
-        answering.contains(node)
-            || answering.iter().any(|other| {
-                view.observations
-                    .get(other)
-                    .and_then(|observation| observation.runtime.as_ref())
-                    .is_some_and(|runtime| runtime.sessions.contains(&node.0))
-            })
+        answering.contains(node) || answering.iter().any(|other| may_hear(other, node))
     };
     voters_answer && !nodes.is_empty() && !nodes.iter().any(is_heard)
 }

@@ -111,7 +111,9 @@ impl Exports for NodeExports {
                 answer,
             });
             match answered.await {
-                Ok(Ok(())) => {
+                Ok(Ok(bytes)) => {
+                    // It may have grown while the client waited, and kvdb's news come to the host by other ways, too.
+                    let info = ExportInfo { bytes, ..info };
                     let export: Arc<dyn Export> = Arc::new(VolumeExport {
                         volume,
                         info,

@@ -45,7 +45,8 @@ pub enum Input {
     Attach {
         volume: VolumeId,
         connection: Connection,
-        answer: oneshot::Sender<Result<(), ClientError>>,
+        /// With the volume's size in bytes as it is served.
+        answer: oneshot::Sender<Result<u64, ClientError>>,
     },
     /// A client that was attached is gone.
     Detach {
@@ -97,7 +98,8 @@ pub enum Ticket {
     Attach {
         volume: VolumeId,
         connection: Connection,
-        answer: oneshot::Sender<Result<(), ClientError>>,
+        /// With the volume's size in bytes as it is served.
+        answer: oneshot::Sender<Result<u64, ClientError>>,
     },
     Plain(Reply),
     /// A block status: the host's runs begin at a block, so many bytes before what the client asked for.

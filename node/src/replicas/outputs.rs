@@ -24,6 +24,9 @@ impl HostLoop {
     /// something.
     pub(super) fn hand_out(&mut self) -> bool {
         let any = !self.outputs.frames.is_empty() || !self.outputs.replies.is_empty();
+        // Before the replies, so that none of these says as an error what the end of the connection says; and behind them for who came now.
+        let demoted = std::mem::take(&mut self.outputs.demoted);
+        self.send_away(&demoted);
         let mut frames = std::mem::take(&mut self.outputs.frames);
         self.send(&mut frames);
         let mut replies = std::mem::take(&mut self.outputs.replies);
@@ -34,30 +37,12 @@ impl HostLoop {
             }
         }
         self.keep_memory(frames, replies);
+        self.send_away(&demoted);
         for (volume, proposal) in std::mem::take(&mut self.outputs.proposals) {
             self.propose(volume, proposal);
         }
         if std::mem::take(&mut self.outputs.confirm) {
             self.confirm();
-        }
-        for volume in std::mem::take(&mut self.outputs.demoted) {
-            let unable = self
-                .host
-                .mirrors()
-                .get(&volume)
-                .and_then(|mirror| mirror.engine().unable_because());
-            let reason = match unable {
-                Some(reason) => format!("this node can't serve the volume: {reason}"),
-                None => "this node does not serve the volume any more".to_owned(),
-            };
-            for connection in self
-                .connections
-                .get(&volume)
-                .into_iter()
-                .flat_map(|connections| connections.values())
-            {
-                connection.close(reason.clone());
-            }
         }
         for (volume, event) in std::mem::take(&mut self.outputs.events) {
             let mirror = self.host.mirrors().get(&volume);
@@ -70,6 +55,29 @@ impl HostLoop {
             }
         }
         any
+    }
+
+    /// Closes the connections of these volumes' clients.
+    fn send_away(&self, volumes: &[VolumeId]) {
+        for volume in volumes {
+            let unable = self
+                .host
+                .mirrors()
+                .get(volume)
+                .and_then(|mirror| mirror.engine().unable_because());
+            let reason = match unable {
+                Some(reason) => format!("this node can't serve the volume: {reason}"),
+                None => "this node does not serve the volume any more".to_owned(),
+            };
+            for connection in self
+                .connections
+                .get(volume)
+                .into_iter()
+                .flat_map(|connections| connections.values())
+            {
+                connection.close(reason.clone());
+            }
+        }
     }
 
     /// The next round's frames and replies go where these were, unless there are some already.
@@ -144,7 +152,9 @@ impl HostLoop {
                     .entry(volume)
                     .or_default()
                     .insert(number, connection);
-                if answer.send(Ok(())).is_err() {
+                let mirror = self.host.mirrors().get(&volume);
+                let bytes = mirror.map_or(0, isthmus_host::mirror::Mirror::bytes);
+                if answer.send(Ok(bytes)).is_err() {
                     self.client_left(volume, number);
                 }
             }

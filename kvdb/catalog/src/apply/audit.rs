@@ -24,6 +24,18 @@ impl Catalog {
         }
     }
 
+    /// Gives digests to a trail of before there were any, the same on every node.
+    pub(crate) fn complete_digests(&mut self) {
+        if !self.audit_digests.is_empty() {
+            return;
+        }
+        let mut before = AuditDigest::default();
+        for record in &self.audit {
+            before = record.digest_after(before);
+            self.audit_digests.push_back(before);
+        }
+    }
+
     /// The audit trail with the digest of each record; none for those of before there were digests.
     pub fn audit_trail(&self) -> impl Iterator<Item = (&AuditRecord, Option<AuditDigest>)> {
         let without = self.audit.len().saturating_sub(self.audit_digests.len());

@@ -140,14 +140,19 @@ impl Catalog {
         }
     }
 
-    /// A move whose goal has left the set, or whose volume is gone, is off: the goal could not serve, and the other replicas would not.
+    /// A move whose goal has left the set or lost power, or whose volume is gone, is off: the goal could not serve, and the other replicas
+    /// would not.
     pub(super) fn end_moves_without_goal(&mut self) {
-        let volumes = &self.volumes;
+        let (volumes, rebooted) = (&self.volumes, &self.rebooted);
         self.relocations.retain(|id, relocation| {
-            volumes.get(id).is_some_and(|volume| {
-                let mut members = volume.in_sync.iter();
-                members.any(|replica| replica.node == relocation.to)
-            })
+            let is_goal = |replica: &ReplicaId| replica.node == relocation.to;
+            let lost_power = rebooted
+                .get(id)
+                .is_some_and(|replicas| replicas.iter().any(is_goal));
+            let is_member = volumes
+                .get(id)
+                .is_some_and(|volume| volume.in_sync.iter().any(is_goal));
+            is_member && !lost_power
         });
     }
 
@@ -181,12 +186,7 @@ impl Catalog {
             .nodes
             .get(&node)
             .and_then(|record| self.domains.get(&record.domain))
-            .is_some_and(|domain| {
-                matches!(
-                    domain.state,
-                    DomainState::Inactive | DomainState::Activating
-                )
-            });
+            .is_some_and(|domain| domain.state == DomainState::Inactive);
         let is_replaced =
             volume.opened && volume.primary.is_some_and(|primary| primary.node != node);
         is_inactive || is_replaced

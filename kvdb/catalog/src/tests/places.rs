@@ -168,6 +168,7 @@ fn a_move_ends_when_its_goal_leaves_the_set() {
     assert!(cluster.catalog.relocations.is_empty());
     let mut cluster = Cluster::with_volume();
     cluster.done(relocate(2));
+    assert_eq!(cluster.catalog.relocations.len(), 1);
     // Its disk was replaced.
     cluster.done(started(2, 22, 1));
     assert!(cluster.catalog.relocations.is_empty());

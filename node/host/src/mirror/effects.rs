@@ -6,8 +6,8 @@ use crate::status::FaultKind;
 use crate::wire::{TAG_CHANGE, encode_message, encode_value, record_head, record_head_to_be_held};
 use bytes::Bytes;
 use isthmus_engine::{
-    BlockRange, Change, Effect, Effects, Entry, Message, NodeId, NotServed, RecordKind, ReplicaId,
-    Seq, Token,
+    BLOCK_BYTES, BlockRange, Change, Effect, Effects, Entry, Message, NodeId, NotServed,
+    RecordKind, ReplicaId, Seq, Token,
 };
 use isthmus_journal::Lsn;
 use isthmus_mutation::Mutation;
@@ -156,6 +156,7 @@ impl<R> Mirror<R> {
                 self.todo
                     .get_or_insert_with(|| RegionMap::new(self.blocks))
                     .mark_all();
+                journalled.todo = Some(self.everything());
             }
         }
         let record = encode_value(TAG_CHANGE, &journalled);
@@ -236,7 +237,13 @@ impl<R> Mirror<R> {
             .take()
             .unwrap_or_else(|| RegionMap::new(self.blocks));
         doubtful.iter().for_each(|range| todo.mark(*range));
-        let theirs = dirty.and_then(|bytes| RegionMap::decode(bytes, self.blocks).ok());
+        let theirs = dirty.and_then(|bytes| {
+            let blocks = RegionMap::blocks_of(bytes)?;
+            let mut theirs = RegionMap::decode(bytes, blocks).ok()?;
+            let is_everything = theirs.dirty_bytes() == blocks * BLOCK_BYTES;
+            theirs.grow(self.blocks);
+            Some(theirs).filter(|_| !is_everything)
+        });
         let (Some(common), Some(theirs)) = (common, theirs) else {
             todo.mark_all();
             return todo;
@@ -251,6 +258,13 @@ impl<R> Mirror<R> {
             }
         }
         todo
+    }
+
+    /// The map of all that this replica has room for.
+    fn everything(&self) -> Vec<u8> {
+        let mut all = RegionMap::new(self.blocks);
+        all.mark_all();
+        all.encode()
     }
 
     fn send(
@@ -302,9 +316,12 @@ impl<R> Mirror<R> {
                 let map = replica
                     .and_then(|replica| self.absent.get(replica))
                     .filter(|map| common.is_some_and(|common| map.from <= common));
+                // Where that is everything, it is everything of the volume as this replica knows it: the joiner may not have heard that
+                // the volume has grown, and would compare no more than what it was.
                 let dirty = map
                     .map(|map| map.regions.encode())
-                    .filter(|bytes| bytes.len() <= MAP_BYTES_MAX);
+                    .filter(|bytes| bytes.len() <= MAP_BYTES_MAX)
+                    .or_else(|| Some(self.everything()));
                 self.message_frame(
                     to,
                     &Message::Join {
