@@ -5,7 +5,7 @@ use isthmus_host::FaultKind;
 use std::time::Duration;
 
 /// Damages a record in the middle of what a node's journal holds.
-fn damage_journal(world: &mut World, node: usize) {
+pub fn damage_journal(world: &mut World, node: usize) {
     let paths: Vec<String> = world
         .disk(node)
         .paths()

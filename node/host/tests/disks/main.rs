@@ -6,6 +6,7 @@
 mod blocks;
 mod faults;
 mod figures;
+mod growth;
 mod journal;
 mod space;
 mod world;

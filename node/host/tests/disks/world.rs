@@ -49,6 +49,8 @@ pub struct World {
     pub demoted: Vec<(usize, VolumeId)>,
     /// Frames from the first node to the second, and back, are lost.
     pub link_is_down: bool,
+    /// The node that hears nothing of kvdb, if any.
+    pub deaf: Option<usize>,
 }
 
 fn me(node: usize) -> ReplicaId {
@@ -82,6 +84,7 @@ impl World {
             events: Vec::new(),
             demoted: Vec::new(),
             link_is_down: false,
+            deaf: None,
         };
         world.apply(form());
         for index in 0..2 {
@@ -195,6 +198,36 @@ impl World {
         }
     }
 
+    /// What the deaf node has missed, it hears now.
+    pub fn hear(&mut self) {
+        if let Some(index) = self.deaf.take() {
+            self.tell_catalog(index);
+        }
+    }
+
+    /// The link comes back, with new sessions.
+    pub fn reconnect(&mut self) {
+        self.frames.clear();
+        self.link_is_down = false;
+        for index in 0..2 {
+            let (now, mut outputs) = (Time(self.now), Outputs::default());
+            self.host(index)
+                .on_session_down(now, me(1 - index).node, &mut outputs);
+            self.take(index, outputs);
+        }
+        for index in 0..2 {
+            self.session_up(index);
+        }
+    }
+
+    pub fn expand(&mut self, volume: u64, mib: u64) {
+        let answer = self.apply(Command::ExpandVolume {
+            volume: VolumeId(volume),
+            bytes: mib * MIB,
+        });
+        assert_eq!(answer, Answer::Done);
+    }
+
     fn session_up(&mut self, index: usize) {
         let (now, mut outputs) = (Time(self.now), Outputs::default());
         self.host(index)
@@ -208,6 +241,9 @@ impl World {
             Arc::clone(&self.catalog),
             Outputs::default(),
         );
+        if self.deaf == Some(index) {
+            return;
+        }
         if let Some(host) = &mut self.nodes[index].host {
             host.on_catalog(now, catalog, &mut outputs);
             self.take(index, outputs);
