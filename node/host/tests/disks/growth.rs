@@ -23,6 +23,9 @@ fn a_member_that_has_not_heard_takes_records_behind_its_end() {
     world.deaf = Some(1);
     world.expand(1, 16);
     world.write(0, 1, NEW + 5, 3, 7).unwrap();
+    // With the next one it hears that the first is committed, and takes it into its extents.
+    world.write(0, 1, 3, 1, 8).unwrap();
+    world.run_for(Duration::from_secs(1));
     assert!(world.is_in_set(1, 1));
     assert!(is_there_at_the_second(&mut world, 7));
 }
@@ -36,6 +39,8 @@ fn what_was_written_behind_the_old_end_survives_the_power_at_both_nodes() {
     }
     world.expand(1, 16);
     world.write(0, 1, NEW + 5, 3, 7).unwrap();
+    // Says in the journals that the first is committed.
+    world.write(0, 1, 3, 1, 8).unwrap();
     for node in [0, 1] {
         world.crash(node);
     }
