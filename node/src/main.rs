@@ -1,6 +1,6 @@
 //! `isthmusd`: one node of an Isthmus cluster, and `quickstart`, a whole one on this machine.
 //!
-//! Reading order: `run` (a node's life), [`store`], [`membership`], [`peers`], [`cluster`], [`serve`] (the data
+//! Reading order: `run` (a node's life), [`store`], [`membership`], [`peers`], [`cluster`], [`proposing`], [`serve`] (the data
 //! path's seam), [`replicas`] (the data path), [`api`], [`domains`], [`failover`], [`links`], [`metrics`], [`quickstart`].
 
 mod api;
@@ -15,6 +15,7 @@ mod logging;
 mod membership;
 mod metrics;
 mod peers;
+mod proposing;
 mod quickstart;
 mod random;
 mod replicas;

@@ -43,7 +43,7 @@ pub struct Catalog {
     pub relocations: BTreeMap<VolumeId, Relocation>,
     /// What the last deactivations of data domains meant for each volume, newest last; at most [`Catalog::FAILOVERS_MAX`]. Since schema 4.
     pub failovers: VecDeque<FailoverReport>,
-    /// A digest for each of the newest records of `audit` (all that were made since schema 4), in their order.
+    /// A digest for each record of `audit`, in their order. Since schema 4; computed where an older catalog is read.
     pub audit_digests: VecDeque<AuditDigest>,
 }
 

@@ -236,11 +236,9 @@ impl<D: Disk, R> Host<D, R> {
             if !self.mirrors.contains_key(volume) && !self.closed.contains_key(volume) {
                 self.create(now, *volume, record, outputs);
             }
-            if let Some(mirror) = self.mirrors.get_mut(volume) {
-                mirror.on_size(record.bytes);
-            }
             let course = course(&catalog, *volume, self.me);
             if let Some(mirror) = self.mirrors.get_mut(volume) {
+                mirror.on_size(record.bytes);
                 if mirror.course() != course {
                     self.schedule.wake(*volume);
                 }

@@ -31,7 +31,7 @@ pub(crate) async fn run<W: AsyncWrite + Unpin>(
     while answers.recv_many(&mut ready, ANSWERS_GATHERED_MAX).await > 0 {
         let requests = ready.len();
         let bytes = ready.iter().map(|answer| answer.window_bytes).sum();
-        let closing = connection.is_closing();
+        let closing = ready.iter().any(Answer::is_shutdown) && connection.is_closing();
         for answer in ready.drain(..) {
             if closing && answer.is_shutdown() {
                 continue;

@@ -12,7 +12,9 @@ use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use isthmus_api::{ChangePolicy, ExpandVolume};
-use isthmus_catalog::{Command, Durability, OnPeerLoss};
+use isthmus_catalog::{Catalog, Command, Durability, OnPeerLoss, RequestId};
+use isthmus_engine::VolumeId;
+use serde::de::DeserializeOwned;
 use std::sync::Arc;
 
 /// POST /v1/volumes/{name}/expand
@@ -22,15 +24,12 @@ pub async fn expand<A: ClusterAccess>(
     headers: HeaderMap,
     bytes: Bytes,
 ) -> Result<Json<ObservedVolume>, HttpError> {
-    let id = api.request_id(&headers)?;
-    let wanted: ExpandVolume = input::body(&headers, &bytes)?;
-    let catalog = api.cluster.confirmed(DECIDED_WITHIN).await?;
-    let (volume, _) = volume_named(&catalog, &name)?;
+    let asked: Asked<ExpandVolume> = asked(&api, &name, &headers, &bytes).await?;
     let command = Command::ExpandVolume {
-        volume,
-        bytes: wanted.bytes,
+        volume: asked.volume,
+        bytes: asked.wanted.bytes,
     };
-    propose(&api, id, String::new(), command).await?;
+    propose(&api, asked.id, String::new(), command).await?;
     shown(&api, &name).await
 }
 
@@ -41,10 +40,12 @@ pub async fn policy<A: ClusterAccess>(
     headers: HeaderMap,
     bytes: Bytes,
 ) -> Result<Json<ObservedVolume>, HttpError> {
-    let id = api.request_id(&headers)?;
-    let wanted: ChangePolicy = input::body(&headers, &bytes)?;
-    let catalog = api.cluster.confirmed(DECIDED_WITHIN).await?;
-    let (volume, _) = volume_named(&catalog, &name)?;
+    let Asked {
+        id,
+        wanted,
+        catalog,
+        volume,
+    } = asked::<A, ChangePolicy>(&api, &name, &headers, &bytes).await?;
     let preferred_domain = match wanted.preferred_domain {
         None => None,
         Some(None) => Some(None),
@@ -64,6 +65,37 @@ pub async fn policy<A: ClusterAccess>(
     };
     propose(&api, id, String::new(), command).await?;
     shown(&api, &name).await
+}
+
+/// A change of one volume, read and found.
+pub(super) struct Asked<T> {
+    /// Names it.
+    pub id: RequestId,
+    /// What is wanted.
+    pub wanted: T,
+    /// The confirmed catalog.
+    pub catalog: Arc<Catalog>,
+    /// Of which volume.
+    pub volume: VolumeId,
+}
+
+/// Reads what is asked for the volume of this name.
+pub(super) async fn asked<A: ClusterAccess, T: DeserializeOwned>(
+    api: &Api<A>,
+    name: &str,
+    headers: &HeaderMap,
+    bytes: &Bytes,
+) -> Result<Asked<T>, HttpError> {
+    let id = api.request_id(headers)?;
+    let wanted = input::body(headers, bytes)?;
+    let catalog = api.cluster.confirmed(DECIDED_WITHIN).await?;
+    let (volume, _) = volume_named(&catalog, name)?;
+    Ok(Asked {
+        id,
+        wanted,
+        catalog,
+        volume,
+    })
 }
 
 /// The volume after the change.

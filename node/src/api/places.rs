@@ -3,9 +3,9 @@
 use crate::api::access::{ClusterAccess, DECIDED_WITHIN};
 use crate::api::changes::{find, propose};
 use crate::api::errors::HttpError;
-use crate::api::facts::{Facts, volume_named};
+use crate::api::facts::Facts;
 use crate::api::input;
-use crate::api::modify::shown;
+use crate::api::modify::{Asked, asked, shown};
 use crate::api::reads::{self, ObservedVolume};
 use crate::api::routes::Api;
 use crate::failover::watch::can_serve;
@@ -32,10 +32,12 @@ pub async fn publish<A: ClusterAccess>(
     headers: HeaderMap,
     bytes: Bytes,
 ) -> Result<Json<ObservedVolume>, HttpError> {
-    let id = api.request_id(&headers)?;
-    let wanted: PublishVolume = input::body(&headers, &bytes)?;
-    let catalog = api.cluster.confirmed(DECIDED_WITHIN).await?;
-    let (volume, record) = volume_named(&catalog, &name)?;
+    let Asked {
+        id,
+        wanted,
+        catalog,
+        volume,
+    } = asked::<A, PublishVolume>(&api, &name, &headers, &bytes).await?;
     let node = node_named(&catalog, &wanted.node)?;
     let command = Command::Publish {
         volume,
@@ -43,7 +45,7 @@ pub async fn publish<A: ClusterAccess>(
         read_only: wanted.read_only,
     };
     let now = catalog.published.get(&volume).map(|now| now.node);
-    place(&api, id, command, &catalog, record, now).await?;
+    place(&api, id, command, &catalog, volume, now).await?;
     shown(&api, &name).await
 }
 
@@ -54,16 +56,16 @@ pub async fn unpublish<A: ClusterAccess>(
     headers: HeaderMap,
     bytes: Bytes,
 ) -> Result<Json<ObservedVolume>, HttpError> {
-    let id = api.request_id(&headers)?;
-    let wanted: UnpublishVolume = input::body(&headers, &bytes)?;
-    let facts = decided(&api).await?;
-    let (volume, record) = facts.volume_named(&name)?;
+    let Asked {
+        id, wanted, volume, ..
+    } = asked::<A, UnpublishVolume>(&api, &name, &headers, &bytes).await?;
+    let facts = reads::facts(api.cluster.as_ref()).await;
     let node = node_named(&facts.catalog, &wanted.node)?;
     let idle = facts
         .runtime(node, volume)
         .is_some_and(|runtime| runtime.clients == 0);
     let command = Command::Unpublish { volume, node, idle };
-    place(&api, id, command, &facts.catalog, record, Some(node)).await?;
+    place(&api, id, command, &facts.catalog, volume, Some(node)).await?;
     shown(&api, &name).await
 }
 
@@ -73,7 +75,7 @@ async fn place<A: ClusterAccess>(
     id: RequestId,
     command: Command,
     catalog: &Catalog,
-    record: &VolumeRecord,
+    volume: VolumeId,
     held_by: Option<NodeId>,
 ) -> Result<(), HttpError> {
     let cause = crate::api::changes::operator(String::new());
@@ -82,7 +84,7 @@ async fn place<A: ClusterAccess>(
             refusal @ (Refusal::Published { .. } | Refusal::MayServe { .. }),
         ) => Err(HttpError {
             status: StatusCode::CONFLICT,
-            error: way_out(ApiError::new(refusal.to_string()), catalog, record, held_by),
+            error: way_out(ApiError::new(refusal.to_string()), catalog, volume, held_by),
         }),
         isthmus_catalog::Answer::Refused(refusal) => Err(refusal.into()),
         _ => Ok(()),
@@ -93,10 +95,12 @@ async fn place<A: ClusterAccess>(
 fn way_out(
     error: ApiError,
     catalog: &Catalog,
-    record: &VolumeRecord,
+    volume: VolumeId,
     held_by: Option<NodeId>,
 ) -> ApiError {
-    let Some(node) = held_by else { return error };
+    let (Some(node), Some(record)) = (held_by, catalog.volumes.get(&volume)) else {
+        return error;
+    };
     let name = catalog.node_name(node);
     let domain = catalog
         .nodes
@@ -131,9 +135,8 @@ pub async fn relocate_volume<A: ClusterAccess>(
     headers: HeaderMap,
     bytes: Bytes,
 ) -> Result<(StatusCode, Json<ObservedVolume>), HttpError> {
-    let id = api.request_id(&headers)?;
-    let wanted: Relocate = input::body(&headers, &bytes)?;
-    let facts = decided(&api).await?;
+    let Asked { id, wanted, .. } = asked::<A, Relocate>(&api, &name, &headers, &bytes).await?;
+    let facts = reads::facts(api.cluster.as_ref()).await;
     let (volume, record) = facts.volume_named(&name)?;
     let nodes = goals(&facts, &wanted.to)?;
     let to = goal(&facts, (volume, record), &nodes).map_err(|reason| {
@@ -154,7 +157,8 @@ pub async fn relocate_domain<A: ClusterAccess>(
     bytes: Bytes,
 ) -> Result<(StatusCode, Json<DomainRelocated>), HttpError> {
     let wanted: DomainRelocate = input::body(&headers, &bytes)?;
-    let facts = decided(&api).await?;
+    api.cluster.confirmed(DECIDED_WITHIN).await?;
+    let facts = reads::facts(api.cluster.as_ref()).await;
     let from = find(&facts.catalog, &name)?;
     let to: BTreeSet<NodeId> = match &wanted.to {
         Some(to) => goals(&facts, to)?,
@@ -183,12 +187,6 @@ pub async fn relocate_domain<A: ClusterAccess>(
         }
     }
     Ok((StatusCode::ACCEPTED, Json(answer)))
-}
-
-/// What is known, confirmed.
-async fn decided<A: ClusterAccess>(api: &Api<A>) -> Result<Facts, HttpError> {
-    api.cluster.confirmed(DECIDED_WITHIN).await?;
-    Ok(reads::facts(api.cluster.as_ref()).await)
 }
 
 fn refused(error: &str, reason: String) -> HttpError {

@@ -140,7 +140,7 @@ pub async fn events<A: ClusterAccess>(
                 who: record.who.clone(),
                 why: record.why.clone(),
                 what: record.what.clone(),
-                digest: digest.map(|digest| hex(&digest.0)),
+                digest: Some(hex(&digest.0)),
             })
             .collect(),
         broken_at: facts.catalog.audit_gap().map(|record| record.revision),

@@ -1,9 +1,10 @@
 //! Carries domain updates on, on the node that leads kvdb.
 
-use crate::api::access::{ClusterAccess, SHOWN_WITHIN, now_ms};
+use crate::api::access::{ClusterAccess, SHOWN_WITHIN};
 use crate::clock;
 use crate::domains::step::{Step, Update, View};
-use isthmus_catalog::{Answer, Catalog, Cause, DomainUpdate, RequestId, UpdateStatus};
+use crate::proposing::Proposer;
+use isthmus_catalog::{Answer, Catalog, DomainUpdate, UpdateStatus};
 use isthmus_engine::NodeId;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
@@ -48,10 +49,8 @@ pub async fn drive<A: ClusterAccess>(
     waiting: UpdatesWaiting,
 ) {
     let mut driver = Driver {
-        cluster,
+        proposer: Proposer::new(cluster, client),
         lease,
-        client,
-        requests: 0,
         waiting,
         updates: BTreeMap::new(),
     };
@@ -64,10 +63,8 @@ pub async fn drive<A: ClusterAccess>(
 }
 
 struct Driver<A> {
-    cluster: Arc<A>,
+    proposer: Proposer<A>,
     lease: Duration,
-    client: u64,
-    requests: u64,
     waiting: UpdatesWaiting,
     /// By the update's name.
     updates: BTreeMap<String, Update>,
@@ -75,21 +72,22 @@ struct Driver<A> {
 
 impl<A: ClusterAccess> Driver<A> {
     async fn round(&mut self) {
-        let leads = self.cluster.kvdb().leader == Some(self.cluster.this_node().0);
-        if !leads || in_progress(&self.cluster.local()).next().is_none() {
+        let cluster = Arc::clone(&self.proposer.cluster);
+        let leads = cluster.kvdb().leader == Some(cluster.this_node().0);
+        if !leads || in_progress(&cluster.local()).next().is_none() {
             // Whoever leads again starts its waits anew.
             self.updates.clear();
             self.waiting.keep(&BTreeSet::new());
             return;
         }
         let (catalog, observations) =
-            tokio::join!(self.cluster.confirmed(SHOWN_WITHIN), self.cluster.observe());
+            tokio::join!(cluster.confirmed(SHOWN_WITHIN), cluster.observe());
         let Ok(catalog) = catalog else { return };
         let records: Vec<DomainUpdate> = in_progress(&catalog).cloned().collect();
         let names: BTreeSet<&str> = records.iter().map(|record| record.name.as_str()).collect();
         self.updates.retain(|name, _| names.contains(name.as_str()));
         self.waiting.keep(&names);
-        let voters: BTreeSet<NodeId> = self.cluster.kvdb().voters.into_iter().map(NodeId).collect();
+        let voters: BTreeSet<NodeId> = cluster.kvdb().voters.into_iter().map(NodeId).collect();
         for record in &records {
             let now = clock::now();
             let update = self
@@ -116,22 +114,11 @@ impl<A: ClusterAccess> Driver<A> {
         record: &DomainUpdate,
         command: isthmus_catalog::Command,
     ) {
-        self.requests += 1;
-        let id = RequestId {
-            client: self.client,
-            number: self.requests,
-        };
-        let node = self.cluster.this_node();
-        let who = catalog
-            .nodes
-            .get(&node)
-            .map_or_else(|| node.to_string(), |record| record.name.clone());
-        let cause = Cause {
-            who,
-            why: record.name.clone(),
-            at_ms: now_ms(),
-        };
-        match self.cluster.propose(id, cause, command.clone()).await {
+        let answer = self
+            .proposer
+            .propose(catalog, &record.name, command.clone())
+            .await;
+        match answer {
             Ok(Answer::Refused(refusal)) => {
                 tracing::warn!(update = record.name, %refusal, "domain update's step refused")
             }

@@ -4,7 +4,8 @@ use super::watch::{Policy, View, Watch};
 use crate::api::access::{ClusterAccess, SHOWN_WITHIN, now_ms};
 use crate::api::facts::Facts;
 use crate::clock;
-use isthmus_catalog::{Answer, Catalog, Cause, Command, RequestId};
+use crate::proposing::Proposer;
+use isthmus_catalog::{Answer, Catalog, Command};
 use isthmus_engine::NodeId;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,10 +16,8 @@ const PERIOD: Duration = Duration::from_millis(200);
 /// Runs until it is dropped. `client` is a random number of this process, used for nothing else.
 pub async fn drive<A: ClusterAccess>(cluster: Arc<A>, policy: Policy, client: u64) {
     let mut driver = Driver {
-        cluster,
+        proposer: Proposer::new(cluster, client),
         policy,
-        client,
-        requests: 0,
         watch: Watch::default(),
     };
     let mut period = tokio::time::interval(PERIOD);
@@ -30,25 +29,24 @@ pub async fn drive<A: ClusterAccess>(cluster: Arc<A>, policy: Policy, client: u6
 }
 
 struct Driver<A> {
-    cluster: Arc<A>,
+    proposer: Proposer<A>,
     policy: Policy,
-    client: u64,
-    requests: u64,
     watch: Watch,
 }
 
 impl<A: ClusterAccess> Driver<A> {
     async fn round(&mut self) {
-        let leads = self.cluster.kvdb().leader == Some(self.cluster.this_node().0);
+        let cluster = Arc::clone(&self.proposer.cluster);
+        let leads = cluster.kvdb().leader == Some(cluster.this_node().0);
         if !leads {
             self.watch = Watch::default();
             return;
         }
-        if !self.policy.automatic && !has_something_open(&self.cluster.local()) {
+        if !self.policy.automatic && !has_something_open(&cluster.local()) {
             return;
         }
         let (catalog, observations) =
-            tokio::join!(self.cluster.confirmed(SHOWN_WITHIN), self.cluster.observe());
+            tokio::join!(cluster.confirmed(SHOWN_WITHIN), cluster.observe());
         let Ok(catalog) = catalog else {
             // Who can't confirm that it leads decides nothing, and counts anew.
             self.watch = Watch::default();
@@ -58,8 +56,8 @@ impl<A: ClusterAccess> Driver<A> {
             catalog,
             confirmed: true,
             observations,
-            kvdb: self.cluster.kvdb(),
-            this_node: self.cluster.this_node(),
+            kvdb: cluster.kvdb(),
+            this_node: cluster.this_node(),
             now_ms: now_ms(),
         };
         let voters: BTreeSet<NodeId> = facts.kvdb.voters.iter().copied().map(NodeId).collect();
@@ -75,23 +73,13 @@ impl<A: ClusterAccess> Driver<A> {
             tracing::warn!("{note}");
         }
         for (command, why) in findings.commands {
-            self.propose(&facts, command, why).await;
+            self.propose(&facts.catalog, command, &why).await;
         }
     }
 
-    async fn propose(&mut self, facts: &Facts, command: Command, why: String) {
-        self.requests += 1;
-        let id = RequestId {
-            client: self.client,
-            number: self.requests,
-        };
-        let cause = Cause {
-            who: facts.node_name(self.cluster.this_node()),
-            why,
-            at_ms: now_ms(),
-        };
-        let why = cause.why.clone();
-        match self.cluster.propose(id, cause, command.clone()).await {
+    async fn propose(&mut self, catalog: &Catalog, command: Command, why: &str) {
+        let answer = self.proposer.propose(catalog, why, command.clone()).await;
+        match answer {
             Ok(Answer::Refused(refusal)) => {
                 tracing::warn!(?command, %refusal, "kvdb refused what its leader found")
             }

@@ -36,12 +36,9 @@ impl Catalog {
         }
     }
 
-    /// The audit trail with the digest of each record; none for those of before there were digests.
-    pub fn audit_trail(&self) -> impl Iterator<Item = (&AuditRecord, Option<AuditDigest>)> {
-        let without = self.audit.len().saturating_sub(self.audit_digests.len());
-        let digests = std::iter::repeat_n(None, without);
-        let digests = digests.chain(self.audit_digests.iter().copied().map(Some));
-        self.audit.iter().zip(digests)
+    /// The audit trail with the digest of each record.
+    pub fn audit_trail(&self) -> impl Iterator<Item = (&AuditRecord, AuditDigest)> {
+        self.audit.iter().zip(self.audit_digests.iter().copied())
     }
 
     /// The first record that is not what its digest says, or that does not follow the one before it; none where the trail is whole.
@@ -49,12 +46,10 @@ impl Catalog {
     pub fn audit_gap(&self) -> Option<&AuditRecord> {
         let mut before: Option<AuditDigest> = None;
         for (record, digest) in self.audit_trail() {
-            if let (Some(before), Some(digest)) = (before, digest)
-                && record.digest_after(before) != digest
-            {
+            if before.is_some_and(|before| record.digest_after(before) != digest) {
                 return Some(record);
             }
-            before = digest;
+            before = Some(digest);
         }
         None
     }
