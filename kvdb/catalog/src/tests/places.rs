@@ -1,5 +1,5 @@
 use super::*;
-use crate::{Durability, OnPeerLoss};
+use crate::{BootId, Durability, OnPeerLoss};
 
 fn publish(node: u32) -> Command {
     Command::Publish {
@@ -171,6 +171,25 @@ fn a_move_ends_when_its_goal_leaves_the_set() {
     assert_eq!(cluster.catalog.relocations.len(), 1);
     // Its disk was replaced.
     cluster.done(started(2, 22, 1));
+    assert!(cluster.catalog.relocations.is_empty());
+}
+
+#[test]
+fn a_move_ends_when_its_goal_loses_power_and_may_lack_what_was_answered() {
+    let mut cluster = Cluster::with_volume();
+    cluster.done(change(Some(Durability::Flush), None));
+    let booted = |starts, boot| Command::NodeStartedIn {
+        node: NodeId(2),
+        incarnation: replica(2).incarnation,
+        starts,
+        boot: BootId(boot),
+    };
+    cluster.done(booted(2, 1));
+    cluster.serve(1);
+    cluster.done(relocate(2));
+    cluster.done(booted(3, 1));
+    assert_eq!(cluster.catalog.relocations.len(), 1, "its memory is kept");
+    cluster.done(booted(4, 2));
     assert!(cluster.catalog.relocations.is_empty());
 }
 
