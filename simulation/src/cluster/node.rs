@@ -12,7 +12,7 @@ use isthmus_engine::{DomainId, Incarnation, NodeId, Standing, Time, VolumeId};
 use isthmus_host::{ClientRequest, Host, Identity, Lane, Outcome, Outputs};
 use isthmus_mutation::Mutation;
 use isthmus_simulated_disk::{Random, SimulatedDisk};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 /// How often what nodes hold is looked at.
@@ -534,6 +534,21 @@ impl Simulation {
                     .map_err(|what| ("progress", what))?;
             }
         }
+        // A volume that was deleted while the disk was read-only leaves its files until the node is started again (seed 795375490046).
+        let named = |path: &str| {
+            path.strip_prefix("volumes/")?
+                .split('/')
+                .next()?
+                .parse()
+                .ok()
+        };
+        let on_disk: BTreeSet<u64> = host.disk_mut().paths().filter_map(named).collect();
+        let left_over = on_disk
+            .into_iter()
+            .filter(|volume| !host.mirrors().contains_key(&VolumeId(*volume)));
+        let plans = self.scenario.volumes.iter();
+        let largest = plans.map(|plan| plan.blocks).max().unwrap_or(0);
+        held.in_doubt.extend(left_over.map(|_| (0, largest)));
         held.disk_bytes = host.disk_mut().allocated_bytes();
         check_bounds(self.scenario.world.shape(), &held).map_err(|what| ("bounds", what))
     }
