@@ -4,9 +4,10 @@
 //! miss what the newer primary acknowledged; were a change ordered under the older, it could be lost (promises 1 to 3; I1, I4).
 //! Two primaries under one epoch would order two writes at one place.
 //!
-//! Where clocks run outside of their bound, one thing looks like going back and is not: a change that was asked for before, that every
-//! member held under the old epoch, and whose answer the old primary gives late (it was stopped in between, and its grants seem to
-//! hold). The new primary's log holds it, so it is as good as done (`late_is_fine`).
+//! Where clocks run outside of their bound, two things look like going back and are not (`late_is_fine`): a change that was asked for
+//! before, that every member held under the old epoch, and whose answer the old primary gives late (it was stopped in between, and its
+//! grants seem to hold): the new primary's log holds it, so it is as good as done. And a flush: it says of writes that were answered
+//! long ago that they are durable, which does not become less true by another primary (`flushing` checks that it is true).
 
 use super::{Kind, Operation, Stamp};
 use isthmus_engine::{Epoch, NodeId, VolumeId};
@@ -41,7 +42,12 @@ impl Acknowledging {
             }
             Some((last, who)) if epoch < *last => {
                 let since = self.first.get(&volume).copied().unwrap_or_default();
-                if operation.kind == Kind::Read || operation.begun > since || !late_is_fine {
+                let is_true = match operation.kind {
+                    Kind::Read => false,
+                    Kind::Flush => true,
+                    _ => operation.begun <= since,
+                };
+                if !(late_is_fine && is_true) {
                     return Err(format!(
                         "{node} answers {:?} {} of {volume} under epoch {epoch}, after {who} has under epoch {last}",
                         operation.kind, operation.number

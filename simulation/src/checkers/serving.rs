@@ -1,9 +1,9 @@
 //! Nothing is answered by a node of an inactive domain, nor by any node but the one that kvdb has opened last.
 //!
 //! Why it must hold: "deactivated" is what the operator is told when the fence is proven, and what he acts by (I8, promise 6); and
-//! from when a new primary is opened, another's answers are a split brain (promise 2, I3). The one exception, with clocks outside of
-//! their bound, is a change that was asked for before and that all members held by then: its late answer is true (see
-//! `acknowledging`).
+//! from when a new primary is opened, another's answers are a split brain (promise 2, I3). The exceptions, with clocks outside of
+//! their bound, are answers that are true however late: a change that was asked for before and that all members held by then, and a
+//! flush (see `acknowledging`).
 
 use super::{Kind, Operation, Stamp};
 use isthmus_catalog::DomainState;
@@ -51,7 +51,14 @@ impl Serving {
             begun,
             ..
         } = operation;
-        let is_late = |since: Stamp| late_is_fine && *kind != Kind::Read && *begun < since;
+        let is_late = |since: Stamp| {
+            late_is_fine
+                && match kind {
+                    Kind::Read => false,
+                    Kind::Flush => true,
+                    _ => *begun < since,
+                }
+        };
         if let Some(since) = self.inactive.get(&node)
             && !is_late(*since)
         {
