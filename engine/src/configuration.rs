@@ -26,7 +26,8 @@ pub struct View {
     pub released: bool,
     /// The set whose grants the next primary has to see out, unless `released`.
     pub granted_set: BTreeSet<ReplicaId>,
-    /// The registered replicas of the volume that may be in sync (their domain is active), in the set or not.
+    /// The registered replicas of the volume that may be in sync (their domain is active), in the set or not. None while nobody has said
+    /// which replica counts in a forced generation.
     pub eligible: BTreeSet<ReplicaId>,
     /// The replicas that hold the volume whole, as it is or as it once was. Before one that is not in the set is copied over, it
     /// must be out of here by commit.

@@ -182,6 +182,7 @@ impl<R: Runtime> Shared<R> {
             .min(ATTEMPT_WITHIN);
         let within_ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
         let message = Message::<R>::Question {
+            generation: self.config.lineage.id(),
             question: question.clone(),
             may_forward,
             within_ms,

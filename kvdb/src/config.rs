@@ -1,8 +1,11 @@
 //! What a node tells kvdb at its start.
 
+use isthmus_catalog::Lineage;
 use isthmus_engine::{Incarnation, NodeId};
 use std::collections::BTreeSet;
 use std::time::Duration;
+
+use crate::group::MemberId;
 
 /// What a node tells kvdb at its start.
 #[derive(Clone, Debug)]
@@ -11,6 +14,8 @@ pub struct KvdbConfig {
     pub node: NodeId,
     /// The incarnation of its store (I12).
     pub incarnation: Incarnation,
+    /// The cluster's generation, as the store has it.
+    pub lineage: Lineage,
     /// A random number of this process, for the ids of its requests.
     pub client: u64,
     /// All nodes of the cluster: who is asked for the leader while this node knows none.
@@ -43,6 +48,7 @@ impl KvdbConfig {
         KvdbConfig {
             node,
             incarnation,
+            lineage: Lineage::default(),
             client,
             nodes,
             folder: "raft".to_owned(),
@@ -53,5 +59,9 @@ impl KvdbConfig {
             reachable_within: Duration::from_secs(3),
             snapshot_entries: 1000,
         }
+    }
+
+    pub(crate) fn member(&self) -> MemberId {
+        MemberId::of(self.node, self.incarnation, &self.lineage)
     }
 }

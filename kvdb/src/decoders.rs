@@ -198,6 +198,7 @@ fn record(request: &Request, number: u64) -> Result<Record, CodecError> {
 
 fn message(catalog: &Catalog, request: &Request, number: u64) -> Result<Message, CodecError> {
     let question = |question| Message::Question {
+        generation: 0,
         question,
         may_forward: number.is_multiple_of(2),
         within_ms: number,

@@ -1,6 +1,6 @@
 //! The types with which openraft is used here.
 
-use isthmus_catalog::{Answer, Request};
+use isthmus_catalog::{Answer, Lineage, Request};
 use isthmus_engine::{Incarnation, NodeId};
 use openraft::impls::leader_id_adv::LeaderId;
 use openraft::impls::{BoxedErrorSource, InlineBatch, ProgressResponder};
@@ -13,13 +13,25 @@ use std::marker::PhantomData;
 use crate::machine::CatalogMachine;
 use crate::runtime::{Runtime, Tokio};
 
-/// A member of the Raft group: a node with one incarnation of its store (I12).
+/// A member of the Raft group: a node with one incarnation of its store (I12), in one generation of the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct MemberId {
     /// The node.
     pub node: NodeId,
-    /// Of its store.
+    /// Of its store; other than the first generation, with the generation's id mixed in. Both are random, so that no member of one
+    /// generation is one of another: none can take what was meant for, or said by, what it was before.
     pub incarnation: Incarnation,
+}
+
+impl MemberId {
+    /// The member that a store's incarnation is in the generation with this lineage.
+    #[must_use]
+    pub fn of(node: NodeId, incarnation: Incarnation, lineage: &Lineage) -> MemberId {
+        MemberId {
+            node,
+            incarnation: Incarnation(incarnation.0 ^ lineage.id()),
+        }
+    }
 }
 
 impl fmt::Display for MemberId {

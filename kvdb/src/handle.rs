@@ -107,10 +107,7 @@ impl<R: Runtime> Kvdb<R> {
         let snapshot = recovered.snapshot.take();
         let machine = CatalogMachine::new(snapshot, storage.clone(), publisher, observe)?;
         let log = LogStore::new(recovered, storage.clone());
-        let member = MemberId {
-            node: config.node,
-            incarnation: config.incarnation,
-        };
+        let member = config.member();
         let raft_config =
             raft_config(&config).map_err(|error| KvdbError::Store(error.to_string()))?;
         let network = Network {
@@ -262,10 +259,7 @@ impl<R: Runtime> Kvdb<R> {
 
 impl<R: Runtime> Shared<R> {
     pub(crate) fn member(&self) -> MemberId {
-        MemberId {
-            node: self.config.node,
-            incarnation: self.config.incarnation,
-        }
+        self.config.member()
     }
 
     pub(crate) fn published(&self) -> WatchReceiverOf<R, Arc<Catalog>> {

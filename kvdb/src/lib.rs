@@ -42,7 +42,7 @@ pub use machine::Observer;
 pub use metrics::KvdbMetrics;
 pub use peers::Peers;
 pub use runtime::{Runtime, Tokio};
-pub use storage::{AwaitedDisk, DiskOwner, format, format_with};
+pub use storage::{AwaitedDisk, DiskOwner, force, format, format_with};
 pub use watch::CatalogWatch;
 pub use wire::{GivenVote, given_vote};
 

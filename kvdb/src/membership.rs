@@ -161,9 +161,9 @@ impl<R: Runtime> Shared<R> {
     }
 }
 
-/// The members that the catalog wants: registered nodes with the incarnation of their store.
+/// The members that the catalog wants: registered nodes with the incarnation of their store, in its generation.
 fn registered(catalog: &Catalog) -> BTreeMap<NodeId, MemberId> {
-    let member = |node: NodeId, incarnation| (node, MemberId { node, incarnation });
+    let member = |node, incarnation| (node, MemberId::of(node, incarnation, &catalog.lineage));
     catalog
         .nodes
         .iter()

@@ -28,7 +28,16 @@ impl<R: Runtime> Kvdb<R> {
     pub async fn serve(&self, from: NodeId, request: Bytes) -> Bytes {
         let reply = match wire::decode_message(&request) {
             Ok(Message::Protocol { to, protocol }) => self.shared.take(from, to, protocol).await,
+            Ok(Message::Question { generation, .. })
+                if generation != self.shared.config.lineage.id() =>
+            {
+                let ours = &self.shared.config.lineage;
+                Reply::Failed(format!(
+                    "this node belongs to generation {ours}, the question does not"
+                ))
+            }
             Ok(Message::Question {
+                generation: _,
                 question,
                 may_forward,
                 within_ms,

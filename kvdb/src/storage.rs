@@ -4,12 +4,14 @@
 //! state machine over these), `owner` (the thread or task that calls it), `blocking` (an asynchronous disk as a synchronous one).
 
 mod blocking;
+mod forced;
 mod owner;
 mod records;
 mod retained;
 mod snapshots;
 mod writer;
 
+pub use forced::force;
 pub(crate) use owner::Storage;
 pub use owner::{AwaitedDisk, DiskOwner};
 pub(crate) use records::Record;

@@ -62,8 +62,10 @@ pub(crate) enum Message<R: Runtime> {
         to: MemberId,
         protocol: Protocol<R>,
     },
-    /// `may_forward`: whoever does not lead passes it on, once.
+    /// `may_forward`: whoever does not lead passes it on, once. `generation` is the id of the asker's: one question is never answered in
+    /// another one.
     Question {
+        generation: u64,
         question: Question,
         may_forward: bool,
         within_ms: u64,

@@ -66,6 +66,10 @@ impl Replica {
         if !self.wanted || view.configuration.primary.is_some() || !self.whole {
             return;
         }
+        // kvdb would refuse it.
+        if view.eligible.is_empty() {
+            return;
+        }
         // It may lack what another member has kept (kvdb would refuse it, too): that one brings it back first.
         if view.rebooted.contains(&self.me) {
             return;

@@ -3,7 +3,7 @@
 //! [`Catalog::apply`] finds repeats, hands the command to its topic, and records what changed. Each topic's functions first
 //! check everything, then change: a refusal leaves the catalog exactly as it was. Reading order: `cluster` (form),
 //! `nodes` (start of a store), `volumes` (create, expand, delete), `configuration` (primary and in-sync set), `places` (where a volume
-//! is used, and is moved to), `domains` (activate, deactivate), `failovers` (their reports), `sets`, the rules by which replicas leave a
+//! is used, and is moved to), `domains` (activate, deactivate), `failovers` (their reports), `generations` (going on without quorum), `sets`, the rules by which replicas leave a
 //! volume's sets, and `audit`.
 
 mod audit;
@@ -11,6 +11,7 @@ mod cluster;
 mod configuration;
 mod domains;
 mod failovers;
+mod generations;
 mod nodes;
 mod places;
 mod sets;
@@ -157,6 +158,8 @@ impl Catalog {
             Command::FailOver { domain, answering } => {
                 self.deactivate(*domain, answering, false, true, at_ms)
             }
+            Command::ForceGeneration { id } => self.force_generation(*id),
+            Command::NameReplica { volume, replica } => self.name_replica(*volume, *replica, at_ms),
             Command::NoteFailover { name, positions } => self.note_failover(name, positions),
             Command::Deactivated { domain, proof } => self.deactivated(*domain, proof, at_ms),
             Command::Activate { domain } => self.activate(*domain, at_ms),

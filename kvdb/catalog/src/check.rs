@@ -37,6 +37,20 @@ impl Catalog {
                 broken.push(format!("{id} is moved to a replica that is not in sync"));
             }
         }
+        if self.generation != self.lineage.number() {
+            broken.push("the generation is not the last one of the lineage".to_owned());
+        }
+        for id in &self.unproven {
+            let held = self
+                .volumes
+                .get(id)
+                .is_some_and(|volume| volume.primary.is_none());
+            if !held {
+                broken.push(format!(
+                    "{id} is unproven, and has a primary or does not exist"
+                ));
+            }
+        }
         let placed = self.published.keys().chain(self.relocations.keys());
         for id in placed.filter(|id| !self.volumes.contains_key(id)) {
             broken.push(format!("{id} is placed, and does not exist"));

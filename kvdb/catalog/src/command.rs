@@ -290,6 +290,21 @@ pub enum Command {
         /// By volume: the seq.
         positions: Vec<(VolumeId, u64)>,
     },
+    /// A survivor goes on without the others, by the operator's word that these serve nothing: every epoch rises into the new
+    /// generation, nobody is primary, and no set counts until a replica is named for it. Never proposed: the survivor applies it alone,
+    /// to what it holds of the catalog, and that is what the new generation begins with.
+    ForceGeneration {
+        /// Random, not 0.
+        id: u64,
+    },
+    /// The replica that counts of a volume whose set is unproven, by the operator's word: the set is this one alone, whatever others
+    /// hold beyond it. It says of itself that it holds the volume whole. Its domain is active.
+    NameReplica {
+        /// Which volume.
+        volume: VolumeId,
+        /// Which of its replicas.
+        replica: ReplicaId,
+    },
 }
 
 /// The answer to a request: what it made, or why it was refused.
@@ -365,6 +380,14 @@ pub enum Refusal {
     /// The replica is not in the set that counts.
     #[error("replica {0} is not in the volume's in-sync set")]
     NotInSync(ReplicaId),
+    /// Nobody has said yet which replica counts in this generation.
+    #[error(
+        "volume {0} is unproven since a new generation was forced: name the replica that counts with: domain-ctl recover volume {0} --from NODE"
+    )]
+    Unproven(String),
+    /// There is nothing to say about which replica counts.
+    #[error("volume {0} is not unproven: its in-sync set counts, and needs no word")]
+    Proven(String),
     /// The volume is in use.
     #[error("volume {0} is attached: disconnect its clients first")]
     InUse(String),

@@ -18,8 +18,9 @@ pub use command::{Answer, Cause, Command, Refusal, Request, RequestId};
 pub use plan::DeactivationPlan;
 pub use record::{
     AuditDigest, AuditRecord, BootId, Catalog, DomainRecord, DomainRole, DomainState, DomainUpdate,
-    Durability, FailoverReport, FailoverVolume, Handover, NodeRecord, OnPeerLoss, Publication,
-    Relocation, UpdateAction, UpdateStatus, VolumePolicy, VolumeRecord, starts_counted,
+    Durability, FailoverReport, FailoverVolume, Handover, Lineage, NodeRecord, OnPeerLoss,
+    Publication, Relocation, UpdateAction, UpdateStatus, VolumePolicy, VolumeRecord,
+    starts_counted,
 };
 
 #[cfg(test)]

@@ -69,7 +69,9 @@ impl Catalog {
             if volume.primary.as_ref().is_some_and(is_inside) {
                 plan.moved.push(*id);
             }
-            if !self.keeps_a_replica(*id, volume, domain, answering) {
+            // Where no set counts, none can be lost: an operator names a replica.
+            let counts = !self.unproven.contains(id);
+            if counts && !self.keeps_a_replica(*id, volume, domain, answering) {
                 plan.lost.push(*id);
             } else if volume.in_sync.iter().any(is_inside) {
                 plan.unprotected.push(*id);

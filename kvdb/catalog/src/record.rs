@@ -3,6 +3,7 @@
 use isthmus_engine::{DomainId, Epoch, Incarnation, NodeId, ReplicaId, VolumeId};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
 
 use crate::command::{Answer, RequestId};
 
@@ -13,7 +14,7 @@ pub struct Catalog {
     pub cluster_name: String,
     /// Random id of the cluster, set once by `Form`; 0 before. A node whose store belongs to another id refuses to start.
     pub cluster_id: u64,
-    /// The cluster's incarnation: rises when a survivor is forced to go on without quorum.
+    /// The cluster's incarnation: rises when a survivor is forced to go on without quorum. The length of `lineage`.
     pub generation: u32,
     /// The number of applied commands that changed something: the position of the watch stream.
     pub revision: u64,
@@ -45,6 +46,59 @@ pub struct Catalog {
     pub failovers: VecDeque<FailoverReport>,
     /// A digest for each record of `audit`, in their order. Since schema 4; computed where an older catalog is read.
     pub audit_digests: VecDeque<AuditDigest>,
+    /// Where the present generation comes from. Since schema 5.
+    pub lineage: Lineage,
+    /// Volumes whose in-sync set counts no more since a generation was forced, because the survivor may not have heard of its last
+    /// changes: nobody is promoted until an operator has named the replica that counts. Since schema 5.
+    pub unproven: BTreeSet<VolumeId>,
+    /// Ids that volumes may have got which a forced generation has not heard of: from the first to before the second of each pair. A
+    /// replica of such a volume was not deleted: it is kept where it is. Since schema 5.
+    pub unheard: Vec<(u64, u64)>,
+}
+
+/// The random ids of all forced generations up to the present one; none of the first. A generation descends from another one if its
+/// lineage begins with the other's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Lineage(pub Vec<u64>);
+
+impl Lineage {
+    /// Generations that may be forced.
+    pub const MAX: usize = 64;
+
+    /// The generation's number.
+    #[must_use]
+    pub fn number(&self) -> u32 {
+        u32::try_from(self.0.len()).unwrap_or(u32::MAX)
+    }
+
+    /// What tells this generation from all others with the same number; 0 of the first.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.0.last().copied().unwrap_or_default()
+    }
+
+    /// Whether this generation was forced from that one, directly or over others.
+    #[must_use]
+    pub fn descends_from(&self, other: &Lineage) -> bool {
+        self.0.len() > other.0.len() && self.0.starts_with(&other.0)
+    }
+
+    /// The one that is forced from this one.
+    #[must_use]
+    pub fn forced(&self, id: u64) -> Lineage {
+        let mut ids = self.0.clone();
+        ids.push(id);
+        Lineage(ids)
+    }
+}
+
+impl fmt::Display for Lineage {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.last() {
+            None => write!(out, "0"),
+            Some(id) => write!(out, "{}-{id:016x}", self.number()),
+        }
+    }
 }
 
 /// A node has a volume in use: clients come there only.
@@ -139,6 +193,8 @@ impl Catalog {
     pub const TEXT_BYTES_MAX: usize = 512;
     /// Volumes a cluster may have.
     pub const VOLUMES_MAX: usize = 10_000;
+    /// Ids of volumes that are passed over when a generation is forced: more than volumes can have been made that it has not heard of.
+    pub const IDS_PASSED_OVER: u64 = 1 << 20;
     /// Bytes of a volume at most (256 TiB).
     pub const VOLUME_BYTES_MAX: u64 = 256 << 40;
 }

@@ -3,6 +3,7 @@
 mod codec;
 mod configuration;
 mod domains;
+mod generations;
 mod nodes;
 mod places;
 mod properties;

@@ -3,7 +3,8 @@
 use crate::{Kvdb, KvdbConfig, KvdbMetrics, Peers, peers::PeerAnswer};
 use bytes::Bytes;
 use isthmus_catalog::{
-    Answer, Catalog, Cause, Command, DomainRecord, DomainRole, DomainState, NodeRecord,
+    Answer, Catalog, Cause, Command, DomainRecord, DomainRole, DomainState, Lineage, NodeRecord,
+    Request, RequestId,
 };
 use isthmus_engine::{DomainId, Incarnation, NodeId};
 use isthmus_journal::{Disk, DiskBusy, DiskOp, Done, FileId, OpId};
@@ -35,6 +36,10 @@ impl SharedDisk {
         let mut disk = self.0.lock();
         disk.crash();
         disk.reopen();
+    }
+
+    fn replace_folder(&self, from: &str, to: &str) {
+        self.0.lock().replace_folder(from, to);
     }
 
     pub(super) fn damage(&self, path: &str) {
@@ -120,6 +125,8 @@ pub(super) struct Cluster {
     disks: BTreeMap<NodeId, SharedDisk>,
     incarnations: BTreeMap<NodeId, u64>,
     starts: BTreeMap<NodeId, u64>,
+    /// Of nodes that are not of the first generation.
+    lineages: BTreeMap<NodeId, Lineage>,
     pub(super) snapshot_entries: u64,
 }
 
@@ -145,6 +152,7 @@ impl Cluster {
             disks: BTreeMap::new(),
             incarnations: BTreeMap::new(),
             starts: BTreeMap::new(),
+            lineages: BTreeMap::new(),
             snapshot_entries: 1000,
         }
     }
@@ -220,6 +228,7 @@ impl Cluster {
         *starts += 1;
         let client = incarnation * 1000 + *starts;
         let mut config = KvdbConfig::new(node, Incarnation(incarnation), client, NODES.into());
+        config.lineage = self.lineages.get(&node).cloned().unwrap_or_default();
         config.within = WITHIN;
         config.reachable_within = Duration::from_secs(1);
         config.snapshot_entries = self.snapshot_entries;
@@ -249,6 +258,43 @@ impl Cluster {
     pub(super) async fn kill(&self, node: NodeId) {
         let kvdb = self.wires.lock().running.remove(&node);
         kvdb.unwrap().stop().await;
+    }
+
+    /// A node that does not run goes on without the others, in a new generation.
+    pub(super) fn force(&mut self, node: NodeId, id: u64) {
+        let incarnation = Incarnation(self.incarnations[&node]);
+        let request = Request {
+            id: RequestId {
+                client: id,
+                number: 0,
+            },
+            cause: cause(),
+            command: Command::ForceGeneration { id },
+        };
+        let change = |mut catalog: Catalog| {
+            assert_eq!(catalog.apply(&request), Answer::Done);
+            Ok(catalog)
+        };
+        let disk = &self.disks[&node];
+        let forced = crate::force(
+            disk.clone(),
+            "raft",
+            "raft.new",
+            node,
+            incarnation,
+            id,
+            change,
+        );
+        self.lineages.insert(node, forced.unwrap());
+        disk.replace_folder("raft.new", "raft");
+    }
+
+    /// A node that does not run gives up what it held of kvdb, to be a member of `like`'s generation.
+    pub(super) fn adopt(&mut self, node: NodeId, like: NodeId) {
+        let disk = &mut self.disks.get_mut(&node).unwrap();
+        disk.remove("raft").unwrap();
+        crate::format(*disk, "raft", 5).unwrap();
+        self.lineages.insert(node, self.lineages[&like].clone());
     }
 
     /// The node's disk is replaced by an empty one.

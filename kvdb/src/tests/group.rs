@@ -341,6 +341,7 @@ async fn peers_that_talk_nonsense_get_an_answer() {
     let cluster = Cluster::formed().await;
     let kvdb = cluster.kvdb(NodeId(1));
     let valid = crate::wire::encode_message(&crate::wire::Message::<crate::Tokio>::Question {
+        generation: 0,
         question: crate::wire::Question::ReadIndex,
         may_forward: true,
         within_ms: u64::MAX,

@@ -215,7 +215,7 @@ impl<D: Disk, R> Host<D, R> {
             .mirrors
             .keys()
             .chain(self.closed.keys())
-            .filter(|volume| !catalog.volumes.contains_key(volume))
+            .filter(|volume| catalog.was_deleted(**volume))
             .copied()
             .collect();
         for volume in gone {
@@ -676,7 +676,10 @@ pub fn view(catalog: &Catalog, volume: VolumeId, record: &VolumeRecord) -> View 
         },
         released: record.handover == Handover::Released,
         granted_set: record.granted_set.clone(),
-        eligible: registered.collect(),
+        eligible: match catalog.unproven.contains(&volume) {
+            false => registered.collect(),
+            true => BTreeSet::new(),
+        },
         complete: record.complete.clone(),
         domains: record
             .replicas

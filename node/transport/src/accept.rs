@@ -1,5 +1,6 @@
 //! Being dialed: handshakes, bounded in number and time; who is it; to which session does the connection belong.
 
+use crate::generation::{self, LINEAGE_PROTOCOL};
 use crate::peer::{Greeted, Link, Peer};
 use crate::quic::peer_certificates;
 use crate::session::{CODE_VIOLATION, Session};
@@ -121,6 +122,11 @@ async fn greeted_quic(shared: &Shared, incoming: Incoming) -> Result<Found, Stri
 
 async fn greeting_quic(shared: &Shared, connection: &Connection) -> Result<Found, String> {
     let peer = dialing_peer(shared, &peer_certificates(connection))?;
+    if generation::is_other(connection) {
+        let heard = generation::answer(connection, &shared.lineage).await;
+        peer.met(heard.map_err(|error| error.to_string())?);
+        return Ok(None);
+    }
     let (stream, mut receive) = connection
         .accept_bi()
         .await
@@ -145,6 +151,9 @@ async fn greeted_tls(shared: &Shared, stream: TcpStream) -> Result<Found, String
         .map_err(|error| error.to_string())?;
     let peer = dialing_peer(shared, socket.peer_certificates())?;
     let peer = Arc::clone(peer);
+    if socket.protocol() == Some(LINEAGE_PROTOCOL) {
+        return Ok(None);
+    }
     socket
         .fill(HELLO_BYTES)
         .await

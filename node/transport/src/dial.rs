@@ -1,6 +1,7 @@
 //! Dialing: three connections to a peer with a higher number, again and again.
 
 use crate::certificates::node_name;
+use crate::generation::{self, LINEAGE_PROTOCOL};
 use crate::peer::{Connections, Link, Peer};
 use crate::quic::peer_certificates;
 use crate::session::Session;
@@ -112,6 +113,10 @@ async fn greet_quic(
         is_node(&peer_certificates(&connection), shared.cluster, peer.node),
         "TLS has verified the name {name}"
     );
+    if generation::is_other(&connection) {
+        peer.met(generation::ask(&connection, &shared.lineage).await?);
+        return Err("it belongs to another generation of the cluster".into());
+    }
     let (mut send, mut receive): (SendStream, RecvStream) = connection.open_bi().await?;
     send.write_all(&hello.encode()).await?;
     let mut welcome = [0; WELCOME_BYTES];
@@ -142,6 +147,10 @@ async fn greet_tls(
         is_node(socket.peer_certificates(), shared.cluster, peer.node),
         "TLS has verified the name {name}"
     );
+    if socket.protocol() == Some(LINEAGE_PROTOCOL) {
+        // The connection for control, made at the same time, hears which generation it is.
+        return std::future::pending().await;
+    }
     socket.seal(&hello.encode())?;
     socket.flush().await?;
     socket.fill(WELCOME_BYTES).await?;

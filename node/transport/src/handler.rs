@@ -49,6 +49,9 @@ pub trait Handler: Send + Sync + 'static {
     /// A frame came; its content is the peer's word, bounded in length by [`crate::FRAME_BYTES_MAX`] and nothing else.
     /// It may share memory (up to some 64 KiB) with its neighbours: copy what is kept for long.
     fn frame(&self, peer: NodeId, session: SessionId, lane: Lane, frame: Bytes);
+    /// The peer was reached and belongs to another generation of the cluster, with this lineage: there is no session with it. Said again
+    /// at each try.
+    fn other_generation(&self, _peer: NodeId, _lineage: Vec<u64>) {}
     /// Answers a call with at most [`crate::CALL_BYTES_MAX`] bytes; a longer answer is not sent, and the call fails.
     /// `service` and `request` are the peer's word. The answer's future is dropped when the session ends before it is done.
     fn call(&self, peer: NodeId, service: u8, request: Bytes) -> Answer;

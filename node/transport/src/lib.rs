@@ -22,6 +22,7 @@ mod accept;
 mod calls;
 pub mod certificates;
 mod dial;
+mod generation;
 pub mod handler;
 mod listening;
 mod mixed;
@@ -38,6 +39,7 @@ mod trust;
 pub mod wire;
 
 pub use certificates::{Authority, CertificateFiles};
+pub use generation::LINEAGE_MAX;
 pub use handler::{Answer, CallError, Handler, Lane, PeerStats, SendError, SessionId};
 pub use transport::{Bulk, Config, Transport};
 pub use wire::{CALL_BYTES_MAX, FRAME_BYTES_MAX};

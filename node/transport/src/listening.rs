@@ -1,6 +1,7 @@
 //! Where a node is reached: one address, by QUIC over UDP and by TLS over TCP.
 
 use crate::certificates::{Credentials, node_name};
+use crate::generation::{self, LINEAGE_PROTOCOL};
 use crate::quic;
 use crate::transport::Config;
 use crate::trust;
@@ -36,7 +37,14 @@ impl Ports {
                 ),
             ));
         }
-        let trust::Configurations { server, client } = trust::configurations(&credentials)?;
+        let trust::Configurations {
+            mut server,
+            mut client,
+        } = trust::configurations(&credentials)?;
+        let protocol = generation::protocol(&config.lineage);
+        let greetings = vec![protocol, LINEAGE_PROTOCOL.to_vec()];
+        server.alpn_protocols.clone_from(&greetings);
+        client.alpn_protocols = greetings;
         let (socket, listener) = bind(config.listen)?;
         listener.set_nonblocking(true)?;
         let (endpoint, quic_client) = quic::endpoint(config, socket, &server, &client)?;

@@ -111,6 +111,11 @@ impl Peer {
         }
     }
 
+    /// The peer was reached, and is of another generation.
+    pub(crate) fn met(&self, lineage: Vec<u64>) {
+        self.handler.other_generation(self.node, lineage);
+    }
+
     /// Hands a frame to the handler; false when its session is no longer the present one.
     pub(crate) fn deliver(&self, session: SessionId, lane: Lane, frame: Bytes) -> bool {
         let gate = self.gate.read();

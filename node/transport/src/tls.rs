@@ -144,6 +144,14 @@ impl TlsSocket {
         certificates.unwrap_or_default()
     }
 
+    /// What both ends have agreed to speak.
+    pub(crate) fn protocol(&self) -> Option<&[u8]> {
+        match &self.records {
+            Records::Client(records) => records.alpn_protocol(),
+            Records::Server(records) => records.alpn_protocol(),
+        }
+    }
+
     /// What carries it.
     pub(crate) fn socket(&self) -> &TcpStream {
         &self.socket

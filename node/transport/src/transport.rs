@@ -43,6 +43,9 @@ pub struct Config {
     pub me: NodeId,
     /// The cluster's number, which is part of every node's certificate.
     pub cluster: u64,
+    /// The random id of each generation of the cluster that was forced, the present one last; none in the first. At most
+    /// [`crate::LINEAGE_MAX`].
+    pub lineage: Vec<u64>,
     /// The address to listen on (UDP and TCP), and from which peers are dialed.
     pub listen: SocketAddr,
     /// What carries mirrored writes and resync of the sessions that this node dials; what is dialed takes either.
@@ -71,6 +74,7 @@ impl Config {
         Config {
             me,
             cluster,
+            lineage: Vec::new(),
             listen,
             bulk: Bulk::Tls,
             peers: Vec::new(),
@@ -86,6 +90,7 @@ impl Config {
 pub(crate) struct Shared {
     pub(crate) me: NodeId,
     pub(crate) cluster: u64,
+    pub(crate) lineage: Vec<u64>,
     pub(crate) ports: Ports,
     pub(crate) bulk: Bulk,
     /// A TCP peer that leaves bytes unacknowledged for so long is gone.
@@ -310,6 +315,7 @@ fn share(config: &Config, handler: &Arc<dyn Handler>) -> io::Result<Shared> {
     Ok(Shared {
         me: config.me,
         cluster: config.cluster,
+        lineage: config.lineage.clone(),
         ports,
         bulk: config.bulk,
         idle_timeout: config.idle_timeout,

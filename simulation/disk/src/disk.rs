@@ -276,6 +276,25 @@ impl SimulatedDisk {
         file.flip_bit(offset, bit);
     }
 
+    /// Puts the files of one folder in the place of those of another one, as an operator does while nobody uses either.
+    pub fn replace_folder(&mut self, from: &str, to: &str) {
+        let lies_in = |path: &str, folder: &str| {
+            let rest = path.strip_prefix(folder);
+            rest.is_some_and(|rest| rest.starts_with('/'))
+        };
+        self.files.retain(|path, _| !lies_in(path, to));
+        let moved: Vec<String> = (self.files.keys())
+            .filter(|path| lies_in(path, from))
+            .cloned()
+            .collect();
+        for path in moved {
+            if let Some(file) = self.files.remove(&path) {
+                self.files
+                    .insert(format!("{to}{}", &path[from.len()..]), file);
+            }
+        }
+    }
+
     /// The paths of all files, sorted.
     pub fn paths(&self) -> impl Iterator<Item = &str> {
         self.files.keys().map(String::as_str)

@@ -24,6 +24,9 @@ impl Catalog {
         if let Some(primary) = volume.primary.filter(|primary| *primary != candidate) {
             return Err(Refusal::OtherPrimary(primary));
         }
+        if self.unproven.contains(&id) {
+            return Err(Refusal::Unproven(volume.name.clone()));
+        }
         self.check_may_serve(volume, candidate)?;
         let in_sync = self
             .set_for_promotion(volume, candidate)
@@ -43,7 +46,11 @@ impl Catalog {
 
     /// Refuses a replica that must not be in a set: of a node that holds none, with an outdated store, or in a domain that is
     /// not active (I8, I12).
-    fn check_may_serve(&self, volume: &VolumeRecord, replica: ReplicaId) -> Result<(), Refusal> {
+    pub(super) fn check_may_serve(
+        &self,
+        volume: &VolumeRecord,
+        replica: ReplicaId,
+    ) -> Result<(), Refusal> {
         let node = self
             .nodes
             .get(&replica.node)

@@ -227,6 +227,7 @@ impl Catalog {
         let what = format!("deleted volume {} ({id})", volume.name);
         self.volumes.remove(&id);
         self.rebooted.remove(&id);
+        self.unproven.remove(&id);
         Ok(Outcome::Audited(Answer::Done, what))
     }
 }

@@ -21,7 +21,7 @@ struct Step {
 fn step() -> impl Strategy<Value = Step> {
     let off = prop_oneof![9 => Just(0_u32), 1 => 1_u32..3];
     (
-        0_u8..21,
+        0_u8..22,
         1_u64..4,
         1_u32..6,
         1_u32..6,
@@ -173,6 +173,13 @@ fn command(catalog: &Catalog, step: &Step) -> Command {
         19 => Command::FailOver {
             domain,
             answering: step.answering.iter().map(|node| NodeId(*node)).collect(),
+        },
+        20 if step.off > 0 => Command::ForceGeneration {
+            id: u64::from(step.other),
+        },
+        20 => Command::NameReplica {
+            volume,
+            replica: registered(step.node),
         },
         _ if step.accept => Command::ExpandVolume {
             volume,

@@ -1,5 +1,6 @@
 //! Two and three transports in one process, and peers that break the rules.
 
+mod generations;
 mod tls;
 
 use super::*;
@@ -30,6 +31,7 @@ enum Event {
     Up(NodeId, SessionId),
     Down(NodeId, SessionId),
     Frame(NodeId, SessionId, Lane, Bytes),
+    Other(NodeId, Vec<u64>),
 }
 
 struct Recorder(Mutex<mpsc::Sender<Event>>);
@@ -46,6 +48,9 @@ impl Handler for Recorder {
             .lock()
             .send(Event::Frame(peer, session, lane, frame))
             .unwrap();
+    }
+    fn other_generation(&self, peer: NodeId, lineage: Vec<u64>) {
+        self.0.lock().send(Event::Other(peer, lineage)).unwrap();
     }
     /// Service 1 echoes, 2 never answers, 3 answers too much.
     fn call(&self, _: NodeId, service: u8, request: Bytes) -> Answer {
