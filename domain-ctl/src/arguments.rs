@@ -101,6 +101,21 @@ pub enum Command {
         #[command(subcommand)]
         what: Report,
     },
+    /// kvdb, which agrees on who may serve: saving it, and going on where it has lost its majority for good
+    Kvdb {
+        /// What to do.
+        #[command(subcommand)]
+        what: Kvdb,
+    },
+    /// Name the replica of a volume that counts, after a new generation was forced
+    #[command(
+        after_help = "Examples: domain-ctl recover volume vm1\n          domain-ctl recover volume vm1 --from b1\n          domain-ctl recover volume --all --from b1"
+    )]
+    Recover {
+        /// What to recover.
+        #[command(subcommand)]
+        what: Recover,
+    },
     /// The cluster at one glance: would any data be lost if a site failed now?
     Status {
         /// How to print it.
@@ -130,6 +145,105 @@ pub enum Command {
     Manual {
         /// The words of a command
         command: Vec<String>,
+    },
+}
+
+/// What to do with kvdb.
+#[derive(Debug, Subcommand)]
+pub enum Kvdb {
+    /// Its members, its leader, what it can lose, and the cluster's generation
+    Status {
+        /// How to print it.
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Format,
+    },
+    /// A copy of it in a file
+    Snapshot {
+        /// What to do with it.
+        #[command(subcommand)]
+        what: Snapshot,
+    },
+    /// Go on from a surviving data node without the majority that kvdb has lost for good
+    #[command(
+        after_help = "Examples: domain-ctl --api http://127.0.0.1:9441 kvdb recover --force-new-cluster --dry-run\n          domain-ctl --api http://127.0.0.1:9441 kvdb recover --force-new-cluster --others-are-off --reason 'site-a and the witness burnt down'\nThe node starts anew in a new generation. Nodes of the one before follow when they meet it.\nThen name the replica that counts of each volume: domain-ctl recover volume --all --from NODE"
+    )]
+    Recover {
+        /// Say that this is what is wanted: a new generation of the cluster, begun by this node alone
+        #[arg(long, required = true)]
+        force_new_cluster: bool,
+        /// How to go on.
+        #[command(flatten)]
+        word: Word,
+    },
+}
+
+/// What to do with a copy of kvdb.
+#[derive(Debug, Subcommand)]
+pub enum Snapshot {
+    /// Save it to a file
+    #[command(after_help = "Example: domain-ctl kvdb snapshot save /var/backups/kvdb.json")]
+    Save {
+        /// The file, which must not be there yet
+        file: std::path::PathBuf,
+    },
+    /// What a file holds, and whether it is whole
+    Status {
+        /// The file
+        file: std::path::PathBuf,
+        /// How to print it.
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Format,
+    },
+    /// Go on from a data node with what a file holds, in a new generation: all that kvdb has agreed on since is given up
+    Restore {
+        /// The file
+        file: std::path::PathBuf,
+        /// How to go on.
+        #[command(flatten)]
+        word: Word,
+    },
+}
+
+/// The operator's word for going on without others.
+#[derive(Debug, Args)]
+pub struct Word {
+    /// No other node serves anything, nor will before it has met this one
+    #[arg(long)]
+    pub others_are_off: bool,
+    /// Change nothing; say what would happen
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Why, for the audit trail
+    #[arg(long, default_value = "")]
+    pub reason: String,
+    /// How long to wait until the node is up again, e.g. 60s or 5m
+    #[arg(long, value_parser = duration, default_value = "60s")]
+    pub timeout: Duration,
+}
+
+/// What to recover.
+#[derive(Debug, Subcommand)]
+pub enum Recover {
+    /// A volume: without --from, shows what its replicas hold
+    Volume {
+        /// The volume's name
+        #[arg(required_unless_present = "all")]
+        name: Option<String>,
+        /// All volumes for which no replica was named yet
+        #[arg(short, long, conflicts_with = "name", requires = "from")]
+        all: bool,
+        /// The node whose replica counts from now on
+        #[arg(long, value_name = "NODE")]
+        from: Option<String>,
+        /// Go on even where other replicas may hold acknowledged writes that this one does not
+        #[arg(long)]
+        accept_data_loss: bool,
+        /// Why, for the audit trail
+        #[arg(long, default_value = "")]
+        reason: String,
+        /// How to print it.
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Format,
     },
 }
 

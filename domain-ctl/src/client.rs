@@ -102,6 +102,55 @@ impl Client {
         decode(value)
     }
 
+    /// Reads `path` from the node that answered last, once.
+    ///
+    /// # Errors
+    /// When it refuses, or does not answer.
+    pub fn look<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        let address = &self.addresses[self.good.get()];
+        match attempt(address, Method::GET, path, READ_TIMEOUT, None, None) {
+            Try::Answered(value) => decode(value),
+            Try::Refused(error) => Err(Failure::Refused(error)),
+            Try::NotHere(why, error) => Err(nobody(vec![(why, error)])),
+        }
+    }
+
+    /// Changes something at the node that answered last, and at no other.
+    ///
+    /// # Errors
+    /// When it refuses, or can't do it.
+    pub fn change_there<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+    ) -> Result<T, Failure> {
+        let (body, id) = self.numbered(body)?;
+        let address = &self.addresses[self.good.get()];
+        match attempt(
+            address,
+            method,
+            path,
+            CHANGE_TIMEOUT,
+            Some(&id),
+            body.as_deref(),
+        ) {
+            Try::Answered(value) => decode(value),
+            Try::Refused(error) => Err(Failure::Refused(error)),
+            Try::NotHere(why, error) => Err(nobody(vec![(why, error)])),
+        }
+    }
+
+    /// The body of a change as text, and the id of the change.
+    fn numbered(&self, body: Option<&impl Serialize>) -> Result<(Option<String>, String), Failure> {
+        let body = body
+            .map(serde_json::to_string)
+            .transpose()
+            .map_err(|error| Failure::Plain(format!("error: {error}")))?;
+        self.changes.set(self.changes.get() + 1);
+        Ok((body, format!("{:016x}-{}", self.random, self.changes.get())))
+    }
+
     /// Changes something: `method` on `path` with `body`, once, however often it has to be tried.
     ///
     /// # Errors
@@ -112,12 +161,7 @@ impl Client {
         path: &str,
         body: Option<&impl Serialize>,
     ) -> Result<T, Failure> {
-        let body = body
-            .map(serde_json::to_string)
-            .transpose()
-            .map_err(|error| Failure::Plain(format!("error: {error}")))?;
-        self.changes.set(self.changes.get() + 1);
-        let id = format!("{:016x}-{}", self.random, self.changes.get());
+        let (body, id) = self.numbered(body)?;
         let mut silent = Vec::new();
         for (index, address) in self.in_turn() {
             match attempt(

@@ -8,6 +8,7 @@ mod links;
 mod manual;
 mod nodes;
 mod places;
+mod recovery;
 mod status;
 mod volumes;
 
@@ -89,6 +90,8 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Report {
             what: Report::Failover(selection),
         } => failovers::report(&client, &selection),
+        Command::Kvdb { what } => recovery::kvdb(&client, &what),
+        Command::Recover { what } => recovery::recover(&client, &what),
         Command::Status { output, watch } => status::show(&client, output, watch),
         Command::Explain { what } => explain::show(&client, &what),
         Command::Completion { shell } => manual::completion(shell),

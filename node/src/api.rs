@@ -20,6 +20,7 @@ mod modify;
 mod nodes;
 mod places;
 mod reads;
+mod recovery;
 mod replicas;
 pub mod routes;
 pub mod server;

@@ -2,6 +2,7 @@
 
 use crate::api::access::{ClusterAccess, Observation, Observations, Unavailable, now_ms};
 use crate::domains::driver::UpdatesWaiting;
+use crate::generation::{Change, Generation};
 use crate::links::Links;
 use crate::metrics::{Metrics, events};
 use crate::peers::{Outlet, SERVICE_RUNTIME};
@@ -10,7 +11,9 @@ use crate::store::Store;
 use crate::store::space::StoreSpace;
 use bytes::Bytes;
 use isthmus_api::{KvdbView, NodeRuntime};
-use isthmus_catalog::{Answer, Catalog, Cause, Command, Request, RequestId, starts_counted};
+use isthmus_catalog::{
+    Answer, Catalog, Cause, Command, Lineage, Request, RequestId, starts_counted,
+};
 use isthmus_engine::NodeId;
 use isthmus_kvdb::Kvdb;
 use parking_lot::Mutex;
@@ -31,6 +34,8 @@ pub struct OwnState {
     pub peers: Vec<NodeId>,
     /// Its store.
     pub store: Store,
+    /// Its generation of the cluster.
+    pub generation: Generation,
     /// Since when it runs.
     pub since: Instant,
     /// kvdb here.
@@ -58,7 +63,7 @@ impl OwnState {
             starts: starts_counted(self.store.starts),
             uptime_seconds: self.since.elapsed().as_secs(),
             observed_at_ms: now_ms(),
-            kvdb: view(&self.kvdb),
+            kvdb: view(&self.kvdb, &self.generation),
             acted_on_revision: state.acted_on_revision,
             volumes: state.volumes,
             sessions: Some(self.sessions()),
@@ -83,13 +88,19 @@ impl OwnState {
     }
 }
 
-fn view(kvdb: &Kvdb) -> KvdbView {
+fn view(kvdb: &Kvdb, generation: &Generation) -> KvdbView {
     let metrics = kvdb.metrics();
     KvdbView {
         leader: metrics.leader.map(|node| node.0),
         term: metrics.term,
         voters: metrics.voters.iter().map(|node| node.0).collect(),
         revision: kvdb.catalog().revision,
+        generation: generation.lineage().to_string(),
+        strangers: generation
+            .strangers()
+            .into_iter()
+            .map(|(node, lineage)| (node.0, lineage.to_string()))
+            .collect(),
     }
 }
 
@@ -157,7 +168,7 @@ impl ClusterAccess for Cluster {
     }
 
     fn kvdb(&self) -> KvdbView {
-        view(&self.own.kvdb)
+        view(&self.own.kvdb, &self.own.generation)
     }
 
     async fn observe(&self) -> Observations {
@@ -204,5 +215,17 @@ impl ClusterAccess for Cluster {
 
     fn this_node(&self) -> NodeId {
         self.own.store.node
+    }
+
+    fn lineage(&self) -> Lineage {
+        self.own.store.lineage.clone()
+    }
+
+    fn cluster_id(&self) -> u64 {
+        self.own.store.cluster
+    }
+
+    fn change_generation(&self, change: Change) -> bool {
+        self.own.generation.begin(change)
     }
 }

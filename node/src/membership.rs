@@ -28,7 +28,9 @@ pub async fn join(
     config: Config,
     store: Store,
 ) -> anyhow::Result<()> {
-    if config.bootstrap && may_form(&kvdb, &*cluster, &config).await? {
+    // Only the first generation is formed: in any later one there is a cluster already, whoever answers just now.
+    let is_first = store.lineage.number() == 0;
+    if is_first && config.bootstrap && may_form(&kvdb, &*cluster, &config).await? {
         retried("form the cluster", || {
             let (domains, nodes) = members(&config);
             kvdb.form(

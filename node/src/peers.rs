@@ -88,12 +88,17 @@ pub struct Switchboard {
 impl Handler for Switchboard {
     fn session_up(&self, peer: NodeId, session: SessionId) {
         tracing::info!(%peer, session = session.0, "session with a peer is up");
+        self.own.generation.is_ours(peer);
         self.data_path.session_up(peer, session);
     }
 
     fn session_down(&self, peer: NodeId, session: SessionId) {
         tracing::info!(%peer, session = session.0, "session with a peer is over");
         self.data_path.session_down(peer, session);
+    }
+
+    fn other_generation(&self, peer: NodeId, lineage: Vec<u64>) {
+        self.own.generation.met(peer, lineage);
     }
 
     fn frame(&self, peer: NodeId, session: SessionId, lane: Lane, frame: Bytes) {

@@ -140,8 +140,8 @@ impl Replicas {
             Handle::current(),
         );
         let living = data.spawn(host_loop.live(completions));
-        questions::follow_catalog(kvdb.clone(), *store, inputs.clone());
-        detour::follow(detour, *store, inputs.clone());
+        questions::follow_catalog(kvdb.clone(), store.clone(), inputs.clone());
+        detour::follow(detour, store.clone(), inputs.clone());
         let server = match config.listen.nbd {
             None => None,
             Some(address) => {

@@ -8,6 +8,7 @@ use crate::api::{routes, server};
 use crate::cluster::{Cluster, OwnState};
 use crate::data_thread::DataThread;
 use crate::domains::driver::{self, UpdatesWaiting};
+use crate::generation::{self, Generation};
 use crate::links::{Limits, Links};
 use crate::metrics::{Metrics, events, listener};
 use crate::peers::{KvdbPeers, Outlet, Switchboard};
@@ -45,7 +46,23 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("can't start")?;
-    runtime.block_on(live(&config, store))
+    match runtime.block_on(live(&config, store))? {
+        End::Stopped => Ok(()),
+        End::Changes(mut store, change) => {
+            drop(runtime);
+            generation::apply(&config.data_dir, &mut store, change)?;
+            tracing::info!(node = config.node, generation = %store.lineage, "node starts anew in another generation");
+            Err(generation::start_anew())
+        }
+    }
+}
+
+/// Why a node has ended in order.
+enum End {
+    /// It was told to stop.
+    Stopped,
+    /// It goes on in another generation.
+    Changes(Store, generation::Change),
 }
 
 /// As many open files as the process may have: each client is one, each volume a few; and what a shell gives is 1,024.
@@ -57,7 +74,7 @@ fn raise_open_files() {
     }
 }
 
-async fn live(config: &Config, mut store: Store) -> anyhow::Result<()> {
+async fn live(config: &Config, mut store: Store) -> anyhow::Result<End> {
     let (mut terminate, mut interrupt) = (
         signal(SignalKind::terminate())?,
         signal(SignalKind::interrupt())?,
@@ -69,12 +86,14 @@ async fn live(config: &Config, mut store: Store) -> anyhow::Result<()> {
     let kvdb = start_kvdb(config, &mut store, &outlet).await?;
     let data_path = start_data_path(config, directory, &store, &kvdb, &outlet, &data).await?;
     let waiting = UpdatesWaiting::default();
+    let generation = Generation::new(store.lineage.clone());
     let peers: Vec<NodeId> = others(config).map(|(node, _)| node).collect();
     let own = Arc::new(OwnState {
         outlet: outlet.clone(),
         peers: peers.clone(),
         name: config.node.clone(),
-        store,
+        store: store.clone(),
+        generation: generation.clone(),
         since: Instant::now(),
         kvdb: kvdb.clone(),
         data_path: Arc::clone(&data_path),
@@ -94,7 +113,7 @@ async fn live(config: &Config, mut store: Store) -> anyhow::Result<()> {
         kvdb.clone(),
         Arc::clone(&cluster),
         config.clone(),
-        store,
+        store.clone(),
     ));
     let driving = tokio::spawn(driver::drive(
         Arc::clone(&cluster),
@@ -110,8 +129,9 @@ async fn live(config: &Config, mut store: Store) -> anyhow::Result<()> {
     let watching = tokio::spawn(failover::driver::drive(cluster, policy, random::number()?));
 
     let ended = tokio::select! {
-        _ = terminate.recv() => Ok(()),
-        _ = interrupt.recv() => Ok(()),
+        _ = terminate.recv() => Ok(End::Stopped),
+        _ = interrupt.recv() => Ok(End::Stopped),
+        change = generation.changed() => Ok(End::Changes(store, change)),
         refused = async {
             match (&mut joining).await {
                 Ok(Ok(())) => std::future::pending().await,
@@ -166,7 +186,7 @@ fn others(config: &Config) -> impl Iterator<Item = (NodeId, String)> {
     others.map(|member| (NodeId(member.id), member.peer_address.to_string()))
 }
 
-/// Starts kvdb on `raft/` in the data directory, which is made first on a new store.
+/// Starts kvdb on its generation's folder in the data directory, which is made first where there is none.
 async fn start_kvdb(config: &Config, store: &mut Store, outlet: &Outlet) -> anyhow::Result<Kvdb> {
     let nodes = config
         .members
@@ -174,6 +194,8 @@ async fn start_kvdb(config: &Config, store: &mut Store, outlet: &Outlet) -> anyh
         .map(|member| NodeId(member.id))
         .collect();
     let mut settings = KvdbConfig::new(store.node, store.incarnation, random::number()?, nodes);
+    settings.lineage = store.lineage.clone();
+    settings.folder = store.kvdb_folder();
     settings.heartbeat = Duration::from_millis(config.timing.heartbeat_ms);
     settings.election_min = Duration::from_millis(config.timing.election_timeout_ms);
     settings.election_max = settings.election_min * 2;
@@ -181,6 +203,7 @@ async fn start_kvdb(config: &Config, store: &mut Store, outlet: &Outlet) -> anyh
         format(&config.data_dir, &settings.folder).context("can't make kvdb's store")?;
         store.set_formatted(&config.data_dir)?;
     }
+    generation::remove_others(&config.data_dir, &store.lineage)?;
     // kvdb polls its disk from its own thread; nobody has to be woken.
     let disk = open_disk(&config.data_dir)?;
     Ok(Kvdb::start(settings, disk, Arc::new(KvdbPeers(outlet.clone()))).await?)
@@ -196,7 +219,7 @@ fn format(data_dir: &Path, folder: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn open_disk(data_dir: &Path) -> anyhow::Result<FileDisk> {
+pub fn open_disk(data_dir: &Path) -> anyhow::Result<FileDisk> {
     FileDisk::open(data_dir, Arc::new(|| {}))
         .with_context(|| format!("can't use {}", data_dir.display()))
 }
@@ -235,6 +258,7 @@ fn start_transport(
         config.listen.peer,
         certificates,
     );
+    settings.lineage.clone_from(&own.store.lineage.0);
     settings.peers = others(config).collect();
     settings.bulk = match config.link.bulk {
         isthmus_config::Bulk::Tls => isthmus_transport::Bulk::Tls,

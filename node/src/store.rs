@@ -4,13 +4,13 @@
 //! crash in the middle of it leaves the other one whole. The page with the higher start count is current.
 //!
 //! A page, little-endian: magic `ISTHSTOR`, version u32, crc32 u32 of all that follows, incarnation u64, starts u64,
-//! cluster u64, node u32, formatted u32 (0 or 1), zeroes to the end.
+//! cluster u64, node u32, formatted u32 (0 or 1), generations that were forced u32, zero u32, the id of each u64, zeroes to the end.
 
 pub mod space;
 
 use crate::random;
 use anyhow::{Context, bail};
-use isthmus_catalog::starts_counted;
+use isthmus_catalog::{Lineage, starts_counted};
 use isthmus_engine::{Incarnation, NodeId};
 use std::fs::File;
 use std::io;
@@ -23,8 +23,11 @@ const PAGE_BYTES: usize = 4096;
 /// Where what the checksum covers begins.
 const CHECKED_FROM: usize = 16;
 
+/// Where the count of forced generations lies.
+const LINEAGE_AT: usize = 48;
+
 /// The identity of a data directory's store, this start counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Store {
     /// Random, made when the directory was first used.
     pub incarnation: Incarnation,
@@ -38,19 +41,52 @@ pub struct Store {
     /// Whether what lies beside it (kvdb's log and vote first of all) was made. Until then this incarnation has told
     /// nobody anything, and what is there may be thrown away; afterwards a missing vote is a damaged store.
     pub formatted: bool,
+    /// The cluster's generation to which kvdb's part of the store belongs.
+    pub lineage: Lineage,
 }
 
 impl Store {
+    /// The folder of kvdb's log and vote. Each generation has its own: so noting the generation is what changes from one to the other.
+    #[must_use]
+    pub fn kvdb_folder(&self) -> String {
+        kvdb_folder(&self.lineage)
+    }
+
+    /// Notes durably that kvdb's part belongs to another generation from now on; `formatted` says whether its folder was made already. What
+    /// the store holds of volumes stays as it is.
+    ///
+    /// # Errors
+    /// What the file system said: then nothing has changed.
+    pub fn set_lineage(
+        &mut self,
+        folder: &Path,
+        lineage: Lineage,
+        formatted: bool,
+    ) -> anyhow::Result<()> {
+        // In the other place, as a start is: a crash in the middle of it leaves what was.
+        let store = Store {
+            lineage,
+            formatted,
+            starts: next_start(self.starts)?,
+            ..self.clone()
+        };
+        self.replace(folder, store)
+    }
+
     /// Notes durably that all that belongs to the store was made. A crash in the middle leaves it unformatted.
     ///
     /// # Errors
     /// What the file system said.
     pub fn set_formatted(&mut self, folder: &Path) -> anyhow::Result<()> {
-        let path = folder.join("store");
         let store = Store {
             formatted: true,
-            ..*self
+            ..self.clone()
         };
+        self.replace(folder, store)
+    }
+
+    fn replace(&mut self, folder: &Path, store: Store) -> anyhow::Result<()> {
+        let path = folder.join("store");
         let write = || -> io::Result<()> {
             let file = File::options().write(true).open(&path)?;
             file.write_all_at(&encode(&store), store.place())?;
@@ -64,6 +100,15 @@ impl Store {
     /// Where its page lies in the file.
     fn place(&self) -> u64 {
         (self.starts % 2) * PAGE_BYTES as u64
+    }
+}
+
+/// The folder of kvdb's log and vote in a generation.
+#[must_use]
+pub fn kvdb_folder(lineage: &Lineage) -> String {
+    match lineage.number() {
+        0 => "raft".to_owned(),
+        _ => format!("raft-{lineage}"),
     }
 }
 
@@ -143,8 +188,12 @@ fn create(folder: &Path, cluster: u64, node: NodeId) -> anyhow::Result<Store> {
         cluster,
         node,
         formatted: false,
+        lineage: Lineage::default(),
     };
-    let mut bytes = encode(&Store { starts: 0, ..store });
+    let mut bytes = encode(&Store {
+        starts: 0,
+        ..store.clone()
+    });
     bytes.extend(encode(&store));
     let (new, path) = (folder.join("store.new"), folder.join("store"));
     let write = || -> io::Result<()> {
@@ -168,6 +217,10 @@ fn encode(store: &Store) -> Vec<u8> {
     page.extend(store.cluster.to_le_bytes());
     page.extend(store.node.0.to_le_bytes());
     page.extend(u32::from(store.formatted).to_le_bytes());
+    page.extend(u64::from(store.lineage.number()).to_le_bytes());
+    for id in &store.lineage.0 {
+        page.extend(id.to_le_bytes());
+    }
     page.resize(PAGE_BYTES, 0);
     let checksum = crc32fast::hash(&page[CHECKED_FROM..]);
     page[12..16].copy_from_slice(&checksum.to_le_bytes());
@@ -184,7 +237,13 @@ fn decode(page: &[u8]) -> Option<Store> {
     {
         return None;
     }
+    let generations = number(LINEAGE_AT)?;
+    if generations > Lineage::MAX as u64 {
+        return None;
+    }
+    let ids = (1..=generations as usize).map(|place| number(LINEAGE_AT + place * 8));
     Some(Store {
+        lineage: Lineage(ids.collect::<Option<Vec<u64>>>()?),
         incarnation: Incarnation(number(16)?),
         starts: number(24)?,
         cluster: number(32)?,
@@ -206,6 +265,7 @@ mod tests {
             let store = start(folder.path(), 7, NodeId(1)).unwrap();
             let starts = store.starts;
             assert_eq!(starts_counted(starts), count);
+            let first = first.clone();
             assert_eq!(store, Store { starts, ..first });
         }
     }
@@ -234,6 +294,22 @@ mod tests {
         let starts = next.starts;
         assert_eq!(next, Store { starts, ..store });
         assert!(next.formatted);
+    }
+
+    #[test]
+    fn a_store_changes_its_generation_at_once_and_keeps_what_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = start(folder.path(), 7, NodeId(1)).unwrap();
+        store.set_formatted(folder.path()).unwrap();
+        assert_eq!(store.kvdb_folder(), "raft");
+        let lineage = Lineage(vec![0xab]);
+        store
+            .set_lineage(folder.path(), lineage.clone(), false)
+            .unwrap();
+        let next = start(folder.path(), 7, NodeId(1)).unwrap();
+        assert_eq!((&next.lineage, next.formatted), (&lineage, false));
+        assert_eq!(next.incarnation, store.incarnation);
+        assert_eq!(next.kvdb_folder(), "raft-1-00000000000000ab");
     }
 
     #[test]
@@ -275,6 +351,7 @@ mod tests {
             cluster: 7,
             node: NodeId(1),
             formatted: true,
+            lineage: Lineage(vec![0xfedc, 1, u64::MAX]),
         };
         let mut page = encode(&store);
         assert_eq!(decode(&page), Some(store));

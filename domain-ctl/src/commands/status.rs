@@ -2,7 +2,7 @@
 
 use crate::arguments::Format;
 use crate::client::Client;
-use crate::commands::{domains, links, volumes};
+use crate::commands::{domains, links, recovery, volumes};
 use crate::failure::Failure;
 use crate::output::{self, Colour, coloured};
 use crate::timestamp;
@@ -87,6 +87,12 @@ fn text(status: &Status) -> String {
             kvdb.tolerates_loss_of.join(" or ")
         },
     ));
+    if kvdb.generation.as_str() > "0" {
+        text.push_str(&format!("Generation: {}\n", kvdb.generation));
+    }
+    if !kvdb.strangers.is_empty() {
+        text.push_str(&recovery::strangers(kvdb));
+    }
     for link in &status.links {
         text.push_str(&links::line(link, status.observed.at_ms));
     }

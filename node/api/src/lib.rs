@@ -4,7 +4,7 @@
 //! [`Observed`] or in an `observed_at_ms` when it was seen, and whatever is wrong says why (`reason`) and what to do (`next`).
 //!
 //! Reading order: [`observed`], [`domains`], [`volumes`], [`nodes`], [`links`], [`status`], [`explain`],
-//! [`failovers`], [`events`], [`error`].
+//! [`failovers`], [`events`], [`recovery`], [`error`].
 
 pub mod domains;
 pub mod error;
@@ -14,6 +14,7 @@ pub mod failovers;
 pub mod links;
 pub mod nodes;
 pub mod observed;
+pub mod recovery;
 pub mod size;
 pub mod status;
 pub mod volumes;
@@ -33,6 +34,9 @@ pub use nodes::{
     VolumeRole, VolumeRuntime,
 };
 pub use observed::Observed;
+pub use recovery::{
+    KvdbSnapshot, RecoverKvdb, RecoverVolume, Recovery, ReplicaEvidence, VolumeRecovery,
+};
 pub use status::{KvdbStatus, Resync, SiteLoss, Status};
 pub use volumes::{
     ChangePolicy, CreateVolume, Durability, ExpandVolume, OnPeerLoss, PublishVolume, Published,

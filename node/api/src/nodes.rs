@@ -70,6 +70,12 @@ pub struct KvdbView {
     pub voters: Vec<u32>,
     /// The catalog's revision that this node has applied.
     pub revision: u64,
+    /// The generation of the cluster that this node belongs to: 0, or the number of forced ones with the random id of the last.
+    #[serde(default)]
+    pub generation: String,
+    /// Nodes that this one has reached, and which belong to a generation that was forced apart from its own: their ids, with theirs.
+    #[serde(default)]
+    pub strangers: Vec<(u32, String)>,
 }
 
 /// What a node says about itself, and about the volumes of which it holds a replica.
@@ -187,6 +193,12 @@ pub struct VolumeRuntime {
     pub may_serve: bool,
     /// The committed position's seq that it knows.
     pub committed_seq: u64,
+    /// The seq of the last record that it holds.
+    #[serde(default)]
+    pub last_seq: u64,
+    /// Whether its blocks are those of one moment: false while, and after, it was copied over in part.
+    #[serde(default)]
+    pub whole: bool,
     /// Clients attached.
     pub clients: u32,
     /// Whether a client has come since the volume is being moved here.

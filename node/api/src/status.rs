@@ -33,6 +33,12 @@ pub struct KvdbStatus {
     /// domain without a voter that answers is none of them: it has nothing to lose.
     #[serde(default)]
     pub tolerates_loss_of: Vec<String>,
+    /// The generation of the cluster: 0, or the number of forced ones with the random id of the last.
+    #[serde(default)]
+    pub generation: String,
+    /// Nodes that were reached and belong to a generation that was forced apart from this one, with theirs.
+    #[serde(default)]
+    pub strangers: Vec<String>,
 }
 
 /// A replica that is being brought back.

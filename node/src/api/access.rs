@@ -1,7 +1,8 @@
 //! The seam between the admin API (and the domain updates' driver) and the cluster.
 
+use crate::generation::Change;
 use isthmus_api::{KvdbView, NodeRuntime};
-use isthmus_catalog::{Answer, Catalog, Cause, Command, RequestId};
+use isthmus_catalog::{Answer, Catalog, Cause, Command, Lineage, RequestId};
 use isthmus_engine::NodeId;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -69,6 +70,15 @@ pub trait ClusterAccess: Send + Sync + 'static {
 
     /// Which node this is.
     fn this_node(&self) -> NodeId;
+
+    /// The generation of the cluster that this node belongs to.
+    fn lineage(&self) -> Lineage;
+
+    /// The cluster's id, as this node's store has it.
+    fn cluster_id(&self) -> u64;
+
+    /// Tells this node to go on in another generation, which it does by starting anew. False when it was told already.
+    fn change_generation(&self, change: Change) -> bool;
 }
 
 /// Wall-clock time in ms since 1970, for people.

@@ -2,12 +2,15 @@
 
 use crate::api::errors::HttpError;
 use axum::http::{HeaderMap, StatusCode, header};
-use isthmus_api::{ApiError, REQUEST_ID_HEADER};
+use isthmus_api::{ApiError, KvdbSnapshot, REQUEST_ID_HEADER};
 use isthmus_catalog::RequestId;
 use serde::de::DeserializeOwned;
 
-/// Bytes of a body at most: the largest request is a volume with a name of 63 bytes.
+/// Bytes of a body at most, but of one that holds a saved kvdb: the largest request is a volume with a name of 63 bytes.
 pub const BODY_BYTES_MAX: usize = 64 << 10;
+
+/// Bytes of a body that holds a saved kvdb, at most.
+pub const SNAPSHOT_BYTES_MAX: usize = KvdbSnapshot::CATALOG_BYTES_MAX * 2 + BODY_BYTES_MAX;
 
 /// The id that the client gave its request, if any.
 ///

@@ -2,7 +2,7 @@
 
 use crate::api::access::ClusterAccess;
 use crate::api::errors::HttpError;
-use crate::api::{changes, input, modify, places, reads};
+use crate::api::{changes, input, modify, places, reads, recovery};
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -90,6 +90,16 @@ pub fn router<A: ClusterAccess>(cluster: Arc<A>, client: u64) -> Router {
         .route(
             "/v1/volumes/{name}/relocate",
             post(places::relocate_volume::<A>),
+        )
+        .route(
+            "/v1/volumes/{name}/recover",
+            post(recovery::recover_volume::<A>),
+        )
+        .route("/v1/kvdb/snapshot", get(recovery::snapshot::<A>))
+        .route(
+            "/v1/kvdb/recover",
+            post(recovery::recover_kvdb::<A>)
+                .layer(DefaultBodyLimit::max(input::SNAPSHOT_BYTES_MAX)),
         )
         .route("/v1/failovers", get(reads::failover_list::<A>))
         .route("/v1/events", get(reads::events::<A>))

@@ -4,13 +4,15 @@ mod explaining;
 
 use crate::api::access::{ClusterAccess, Observation, Observations, SHOWN_WITHIN, Unavailable};
 use crate::api::routes::{OPENAPI, router};
+use crate::generation::Change;
 use axum::body::{Body, to_bytes};
 use axum::http::{Method, Request, StatusCode};
 use isthmus_api::{
     KvdbView, LinkRuntime, LinkState, NodeRuntime, ReplicaProgress, VolumeRole, VolumeRuntime,
 };
 use isthmus_catalog::{
-    Answer, Catalog, Cause, Command, DomainRecord, DomainRole, DomainState, NodeRecord, RequestId,
+    Answer, Catalog, Cause, Command, DomainRecord, DomainRole, DomainState, Lineage, NodeRecord,
+    RequestId,
 };
 use isthmus_engine::{DomainId, Incarnation, NodeId, ReplicaId, VolumeId};
 use parking_lot::Mutex;
@@ -24,6 +26,8 @@ pub struct Memory {
     pub catalog: Mutex<Catalog>,
     pub observations: Mutex<Observations>,
     quorum: Mutex<bool>,
+    /// What this node was told to change to.
+    change: Mutex<Option<Change>>,
 }
 
 pub const NODES: [(u32, &str, &str); 3] = [
@@ -132,6 +136,7 @@ impl Memory {
             catalog: Mutex::new(formed()),
             observations: Mutex::new(observations.into()),
             quorum: Mutex::new(true),
+            change: Mutex::new(None),
         })
     }
 
@@ -176,6 +181,7 @@ impl ClusterAccess for Memory {
             term: 1,
             voters: vec![1, 2, 3],
             revision: self.catalog.lock().revision,
+            ..KvdbView::default()
         }
     }
 
@@ -193,6 +199,18 @@ impl ClusterAccess for Memory {
 
     fn this_node(&self) -> NodeId {
         NodeId(1)
+    }
+
+    fn lineage(&self) -> Lineage {
+        self.catalog.lock().lineage.clone()
+    }
+
+    fn cluster_id(&self) -> u64 {
+        self.catalog.lock().cluster_id
+    }
+
+    fn change_generation(&self, change: Change) -> bool {
+        self.change.lock().replace(change).is_none()
     }
 }
 
@@ -521,6 +539,8 @@ async fn a_resync_shows_its_progress_as_the_primary_tells_it() {
         role: VolumeRole::Primary,
         may_serve: true,
         committed_seq: 1,
+        last_seq: 0,
+        whole: true,
         moved_bytes: 0,
         clients: 1,
         welcomed: false,

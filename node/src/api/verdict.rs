@@ -58,12 +58,14 @@ pub fn site_loss(facts: &Facts, lost: DomainId) -> SiteLoss {
             .is_some_and(|record| record.domain != lost)
     };
     let mut alone: Vec<&str> = Vec::new();
-    for volume in facts.catalog.volumes.values() {
-        let kept = volume.in_sync.iter().any(|replica| {
-            outside(replica.node)
-                && facts.in_active_domain(replica.node)
-                && facts.answers(replica.node)
-        });
+    for (id, volume) in &facts.catalog.volumes {
+        let counts = !facts.catalog.unproven.contains(id);
+        let kept = counts
+            && volume.in_sync.iter().any(|replica| {
+                outside(replica.node)
+                    && facts.in_active_domain(replica.node)
+                    && facts.answers(replica.node)
+            });
         if !kept {
             alone.push(&volume.name);
         }
@@ -122,6 +124,18 @@ fn kvdb(facts: &Facts) -> KvdbStatus {
         voters_answering: answering.iter().map(|id| facts.node_name(*id)).collect(),
         quorum_margin: answering.len().checked_sub(needed).map(count),
         tolerates_loss_of: tolerated(facts, &answering, needed),
+        generation: facts.kvdb.generation.clone(),
+        strangers: facts
+            .kvdb
+            .strangers
+            .iter()
+            .map(|(node, generation)| {
+                format!(
+                    "{} (generation {generation})",
+                    facts.node_name(NodeId(*node))
+                )
+            })
+            .collect(),
     }
 }
 

@@ -117,6 +117,19 @@ fn catching_up(facts: &Facts, id: VolumeId) -> String {
 
 /// Whether the volume's clients are answered, why not, and what to do.
 fn service(facts: &Facts, id: VolumeId, record: &VolumeRecord) -> (ServiceState, String, String) {
+    if facts.catalog.unproven.contains(&id) {
+        return (
+            ServiceState::Stopped,
+            format!(
+                "generation {} was forced, and nobody has said yet which replica counts",
+                facts.catalog.lineage
+            ),
+            format!(
+                "domain-ctl recover volume {} shows what there is, --from NODE names one",
+                record.name
+            ),
+        );
+    }
     let Some(primary) = record.primary else {
         return (ServiceState::Idle, String::new(), String::new());
     };

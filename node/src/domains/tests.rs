@@ -159,6 +159,8 @@ fn a_site_that_says_that_it_serves_nothing_needs_no_wait() {
         role: VolumeRole::Primary,
         may_serve: true,
         committed_seq: 0,
+        last_seq: 0,
+        whole: true,
         moved_bytes: 0,
         clients: 1,
         welcomed: false,

@@ -99,6 +99,8 @@ impl World {
             role: VolumeRole::Secondary,
             may_serve: false,
             committed_seq: 0,
+            last_seq: 0,
+            whole: true,
             clients: 0,
             welcomed: false,
             absent: Vec::new(),

@@ -10,6 +10,7 @@ mod domains;
 mod moves;
 mod operating;
 mod quickstart;
+mod recovery;
 mod rounds;
 mod rows;
 mod service;

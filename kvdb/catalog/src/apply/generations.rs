@@ -85,6 +85,36 @@ impl Catalog {
         Ok(Outcome::Audited(Answer::Epoch(epoch), what))
     }
 
+    /// This catalog, which was saved earlier, in the place of `held`, from which a generation is then forced. What `held` has beyond it is
+    /// given up, but replicas of volumes that only `held` knows are kept where they are.
+    ///
+    /// # Errors
+    /// When this catalog is not one of an earlier time of the same cluster: another id, or a lineage that does not lead to `lineage`.
+    pub fn restored_over(
+        mut self,
+        held: &Catalog,
+        cluster_id: u64,
+        lineage: &Lineage,
+    ) -> Result<Catalog, Refusal> {
+        if self.cluster_id != cluster_id {
+            return Err(Refusal::OtherCluster(cluster_id));
+        }
+        if self.lineage != *lineage && !lineage.descends_from(&self.lineage) {
+            return Err(Refusal::Invalid(format!(
+                "the snapshot is of generation {}, from which the present one ({lineage}) was not forced",
+                self.lineage
+            )));
+        }
+        if held.next_volume > self.next_volume {
+            self.unheard.push((self.next_volume, held.next_volume));
+            self.next_volume = held.next_volume;
+        }
+        self.generation = lineage.number();
+        self.lineage = lineage.clone();
+        self.revision = self.revision.max(held.revision);
+        Ok(self)
+    }
+
     /// Whether a volume that is not in the catalog was deleted: if not, the present generation may not have heard of it.
     #[must_use]
     pub fn was_deleted(&self, volume: VolumeId) -> bool {

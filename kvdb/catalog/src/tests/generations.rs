@@ -105,6 +105,32 @@ fn a_site_is_deactivated_also_where_no_set_counts() {
 }
 
 #[test]
+fn a_saved_catalog_takes_the_place_of_a_later_one_of_its_own_cluster_only() {
+    let mut cluster = Cluster::with_volume();
+    let saved = cluster.catalog.clone();
+    cluster.done(create("later"));
+    cluster.done(force(77));
+    let held = cluster.catalog.clone();
+    let restored = saved
+        .clone()
+        .restored_over(&held, 7, &held.lineage)
+        .unwrap();
+    cluster.catalog = restored;
+    cluster.done(force(78));
+    let catalog = &cluster.catalog;
+    assert_eq!(catalog.lineage, Lineage(vec![77, 78]));
+    assert_eq!(catalog.volumes.len(), 1);
+    assert!(!catalog.was_deleted(VolumeId(2)), "its replicas are kept");
+    assert!(catalog.next_volume > held.next_volume && catalog.revision > held.revision);
+    assert!(catalog.volumes[&DEMO].epoch > held.volumes[&DEMO].epoch);
+
+    let other = saved.clone().restored_over(&held, 8, &held.lineage);
+    assert_eq!(other, Err(Refusal::OtherCluster(8)));
+    let forced_apart = held.restored_over(&saved, 7, &Lineage(vec![5]));
+    assert!(matches!(forced_apart, Err(Refusal::Invalid(_))));
+}
+
+#[test]
 fn a_generation_descends_from_those_that_it_was_forced_from_and_from_no_other() {
     let first = Lineage::default();
     let (ours, theirs) = (first.forced(7), first.forced(8));

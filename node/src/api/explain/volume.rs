@@ -15,6 +15,7 @@ pub fn volume(facts: &Facts, id: VolumeId, record: &VolumeRecord) -> Explanation
     let shown = volumes::volume(facts, id, record);
     let story = Story {
         facts,
+        id,
         record,
         shown: &shown,
     };
@@ -35,6 +36,7 @@ pub fn volume(facts: &Facts, id: VolumeId, record: &VolumeRecord) -> Explanation
 
 struct Story<'a> {
     facts: &'a Facts,
+    id: VolumeId,
     record: &'a VolumeRecord,
     shown: &'a Volume,
 }
@@ -72,6 +74,7 @@ impl Story<'_> {
                 format!("{primary} is about to serve it: {}", shown.reason)
             }
             ServiceState::Frozen => format!("its I/O waits at {primary}: {}", shown.reason),
+            ServiceState::Stopped if self.is_unproven() => shown.reason.clone(),
             ServiceState::Stopped => format!("{primary} does not serve it: {}", shown.reason),
             ServiceState::Unknown => shown.reason.clone(),
         }
@@ -97,6 +100,11 @@ impl Story<'_> {
                  only (I2)"
                     .to_owned()
             }
+            ServiceState::Stopped if self.is_unproven() => {
+                "the node from which a generation was forced may not have heard of the last changes of the set: so an operator has to \
+                 say which replica counts"
+                    .to_owned()
+            }
             ServiceState::Stopped => {
                 "a replica that can't vouch for its data serves nothing (I10)".to_owned()
             }
@@ -104,6 +112,25 @@ impl Story<'_> {
                 "nobody takes over from a primary across sites by itself: it may serve where nobody sees it (promise 2)".to_owned()
             }
         }
+    }
+
+    fn is_unproven(&self) -> bool {
+        self.facts.catalog.unproven.contains(&self.id)
+    }
+
+    fn name_one(&self) -> Vec<Remedy> {
+        let name = &self.shown.name;
+        let show = remedy(
+            format!("domain-ctl recover volume {name}"),
+            "shows what each replica holds; changes nothing",
+        );
+        let holders = self.shown.replicas.iter().map(|replica| {
+            remedy(
+                format!("domain-ctl recover volume {name} --from {}", replica.node),
+                "this replica alone counts from then on: what only others hold is given up, and they are copied over",
+            )
+        });
+        std::iter::once(show).chain(holders).collect()
     }
 
     fn service_remedies(&self) -> Vec<Remedy> {
@@ -120,6 +147,7 @@ impl Story<'_> {
                 })
                 .collect(),
             ServiceState::Serving | ServiceState::Opening => Vec::new(),
+            ServiceState::Stopped if self.is_unproven() => self.name_one(),
             ServiceState::Frozen | ServiceState::Unknown | ServiceState::Stopped => self.unfreeze(),
         }
     }
