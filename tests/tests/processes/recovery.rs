@@ -12,12 +12,12 @@ const SECTORS: u64 = (64 << 20) / 512;
 
 /// What domain-ctl prints as JSON.
 fn recovery_of(cluster: &Cluster, volume: &str) -> VolumeRecovery {
-    let found = cluster.get(&["recover", "volume", volume, "-o", "json"]);
+    let found = cluster.get(&["recover", "volume", volume]);
     found.expect("it says what there is")
 }
 
 fn generation(cluster: &Cluster, node: Node) -> Option<String> {
-    let status: Status = cluster.get_at(node, &["status", "-o", "json"])?;
+    let status: Status = cluster.get_at(node, &["status"])?;
     Some(status.kvdb.generation)
 }
 

@@ -171,6 +171,12 @@ impl<R> Mirror<R> {
                 mine.name, mine.state, mine.name
             ));
         }
+        if catalog.unproven.contains(&self.volume) {
+            return Some(format!(
+                "generation {} of the cluster was forced, and nobody has said yet which replica of {} counts: `domain-ctl recover volume {}`",
+                catalog.lineage, record.name, record.name
+            ));
+        }
         if let Course::Leaves(to) = self.course {
             return Some(format!(
                 "volume {} is being moved to {}: connect there",
