@@ -45,6 +45,8 @@ pub struct Catalog {
     pub failovers: VecDeque<FailoverReport>,
     /// A digest for each record of `audit`, in their order. Since schema 4; computed where an older catalog is read.
     pub audit_digests: VecDeque<AuditDigest>,
+    /// The nodes without a store: they hold no replica and have no vote, and forward their clients to the primaries. Since schema 5.
+    pub diskless: BTreeSet<NodeId>,
 }
 
 /// A node has a volume in use: clients come there only.
