@@ -1,6 +1,7 @@
 //! Two and three transports in one process, and peers that break the rules.
 
 mod tls;
+mod tunnels;
 
 use super::*;
 use crate::certificates::{Authority, Credentials, node_name};
