@@ -1,7 +1,7 @@
 //! `isthmusd`: one node of an Isthmus cluster, and `quickstart`, a whole one on this machine.
 //!
 //! Reading order: `run` (a node's life), [`store`], [`membership`], [`peers`], [`cluster`], [`proposing`], [`serve`] (the data
-//! path's seam), [`replicas`] (the data path), [`api`], [`domains`], [`failover`], [`links`], [`metrics`], [`quickstart`].
+//! path's seam), [`replicas`] (the data path), [`forwarding`] (of a node without a store), [`api`], [`domains`], [`failover`], [`links`], [`metrics`], [`quickstart`].
 
 mod api;
 mod boot;
@@ -10,6 +10,7 @@ mod cluster;
 mod data_thread;
 mod domains;
 mod failover;
+mod forwarding;
 mod links;
 mod logging;
 mod membership;
