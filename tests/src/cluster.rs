@@ -197,6 +197,8 @@ impl Cluster {
             cluster.start_node(node);
         }
         for worker in 0..cluster.workers.len() {
+            let Worker { name, id, .. } = cluster.worker(worker);
+            process::boot(cluster.folder(), name, *id, 1);
             cluster.start_worker(worker);
         }
         for arguments in &options.volumes {
@@ -339,7 +341,13 @@ impl Cluster {
     /// The node's machine runs another kernel from now on.
     fn boot(&mut self, node: Node) {
         self.boots[node.index()] += 1;
-        process::boot(self.folder(), node, self.boots[node.index()]);
+        let machine = node.index() as u32;
+        process::boot(
+            self.folder(),
+            node.name(),
+            machine,
+            self.boots[node.index()],
+        );
     }
 
     /// Sets a node's wall clock: so many seconds ahead of the machine's, or behind it.

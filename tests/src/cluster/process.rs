@@ -1,7 +1,6 @@
 //! One node's process.
 
 use crate::binaries;
-use crate::cluster::Node;
 use crate::patience;
 pub use rustix::process::Signal;
 use rustix::process::{Pid, kill_process};
@@ -22,9 +21,9 @@ fn boot_file(folder: &Path, node: &str) -> PathBuf {
 ///
 /// # Panics
 /// When the cluster's folder can't be written.
-pub fn boot(folder: &Path, node: Node, count: u32) {
-    let id = format!("{:016x}{count:016x}\n", node.index());
-    fs::write(boot_file(folder, node.name()), id).expect("a file in the cluster's folder");
+pub fn boot(folder: &Path, node: &str, machine: u32, count: u32) {
+    let id = format!("{machine:016x}{count:016x}\n");
+    fs::write(boot_file(folder, node), id).expect("a file in the cluster's folder");
 }
 
 /// A process that was started and not yet waited for; killed when dropped.

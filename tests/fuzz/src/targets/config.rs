@@ -1,8 +1,8 @@
 //! The configuration file of `isthmusd`.
 
 use isthmus_config::{
-    Bulk, Cluster, ClusterId, Config, Domain, Failover, Journal, Link, Listen, Member, MemberRole, Metrics,
-    Role, Scrub, Timing, Tls,
+    Bulk, Cluster, ClusterId, Config, Domain, Failover, Journal, Link, Listen, Member, MemberRole,
+    Metrics, Role, Scrub, Timing, Tls,
 };
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
