@@ -45,7 +45,7 @@ pub async fn join(
         let member = config.this_member();
         let command = Command::AddDiskless {
             node: store.node,
-            record: record(&config, member),
+            record: Box::new(record(&config, member)),
         };
         retried("be one of its nodes", || {
             kvdb.propose(command.clone(), own_cause(&config, "start"))

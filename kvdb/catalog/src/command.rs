@@ -299,7 +299,7 @@ pub enum Command {
         /// Its number.
         node: NodeId,
         /// Its name, domain and addresses.
-        record: NodeRecord,
+        record: Box<NodeRecord>,
     },
 }
 

@@ -201,14 +201,14 @@ fn a_diskless_node_holds_no_fence_up_once_those_who_could_serve_it_have_heard() 
     };
     let add = Command::AddDiskless {
         node: NodeId(4),
-        record: worker,
+        record: Box::new(worker),
     };
     assert_eq!(apply(&mut catalog, 20, add), Answer::Done);
     let heard_of_it = |seen: &mut Observations, node: u32, revision| {
         let observation = seen.get_mut(&NodeId(node)).unwrap();
         observation.runtime.as_mut().unwrap().acted_on_revision = revision;
     };
-    let mut look = |seen: &Observations| {
+    let look = |seen: &Observations| {
         let mut update = Update::new(&catalog, START);
         step(&mut update, &catalog, &record, seen, &[2], Duration::ZERO)
     };

@@ -179,7 +179,7 @@ fn a_site_of_which_only_a_diskless_node_is_left_is_lost_unless_that_one_hears_th
     };
     world.done(Command::AddDiskless {
         node: NodeId(4),
-        record: worker,
+        record: Box::new(worker),
     });
     world.answer(&[2, 3]);
     let mut worker = runtime(1);

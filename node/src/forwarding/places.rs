@@ -118,7 +118,7 @@ mod tests {
         };
         let add = Command::AddDiskless {
             node: DISKLESS,
-            record: node(4),
+            record: Box::new(node(4)),
         };
         let create = Command::CreateVolume {
             name: "demo".to_owned(),

@@ -18,7 +18,7 @@ fn record(name: &str, domain: DomainId) -> NodeRecord {
 fn add(node: u32, name: &str, domain: DomainId) -> Command {
     Command::AddDiskless {
         node: NodeId(node),
-        record: record(name, domain),
+        record: Box::new(record(name, domain)),
     }
 }
 
@@ -60,7 +60,7 @@ fn a_diskless_node_is_added_once_and_may_move() {
     };
     cluster.done(Command::AddDiskless {
         node: NODE,
-        record: moved,
+        record: Box::new(moved),
     });
     let known = &cluster.catalog.nodes[&NODE];
     assert_eq!(known.peer_address, "127.0.0.2:1");

@@ -417,7 +417,7 @@ fn command(catalog: &Catalog, random: &mut Random) -> Command {
         },
         23 => Command::AddDiskless {
             node: NodeId(random.below(9) as u32),
-            record: NodeRecord {
+            record: Box::new(NodeRecord {
                 name: random.name(),
                 domain,
                 peer_address: random.name(),
@@ -425,7 +425,7 @@ fn command(catalog: &Catalog, random: &mut Random) -> Command {
                 nbd_address: random.once_in(2).then(|| random.name()),
                 incarnation: None,
                 starts: random.number(),
-            },
+            }),
         },
         _ => Command::UpdateFailed {
             domain,
