@@ -108,7 +108,7 @@ impl Machine {
         })?;
         let nbd = node.nbd_address.ok_or_else(|| {
             Status::failed_precondition(format!(
-                "node {name} of domain {} holds no replicas, so no volume can be used here; run the node service where a data node runs",
+                "node {name} of domain {} serves no volumes, so none can be used here; run the node service beside a data node or a diskless one",
                 node.domain
             ))
         })?;

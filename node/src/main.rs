@@ -1,7 +1,8 @@
 //! `isthmusd`: one node of an Isthmus cluster, and `quickstart`, a whole one on this machine.
 //!
 //! Reading order: `run` (a node's life), [`store`], [`membership`], [`peers`], [`cluster`], [`proposing`], [`serve`] (the data
-//! path's seam), [`replicas`] (the data path), [`api`], [`domains`], [`failover`], [`generation`], [`links`], [`metrics`], [`quickstart`].
+//! path's seam), [`replicas`] (the data path), [`forwarding`] (of a node without a store), [`api`], [`domains`], [`failover`],
+//! [`generation`], [`links`], [`metrics`], [`quickstart`].
 
 mod api;
 mod boot;
@@ -10,6 +11,7 @@ mod cluster;
 mod data_thread;
 mod domains;
 mod failover;
+mod forwarding;
 mod generation;
 mod links;
 mod logging;

@@ -1,4 +1,4 @@
-//! How a node becomes a member: one node forms the cluster, each registers the start of its store (I12).
+//! How a node becomes a member: one node forms the cluster, those without a store add themselves to it, each registers its start (I12).
 
 use crate::api::access::ClusterAccess;
 use crate::cluster::Cluster;
@@ -8,7 +8,7 @@ use isthmus_api::KvdbView;
 use isthmus_catalog::{
     Answer, Command, DomainRecord, DomainRole, DomainState, NodeRecord, Refusal,
 };
-use isthmus_config::{Config, Role};
+use isthmus_config::{Config, Member, NodeRole, Role};
 use isthmus_engine::{DomainId, NodeId};
 use isthmus_kvdb::{Kvdb, KvdbError};
 use std::collections::BTreeMap;
@@ -43,6 +43,17 @@ pub async fn join(
         })
         .await?;
     }
+    if config.role_of(config.this_member()) == NodeRole::Diskless {
+        let member = config.this_member();
+        let command = Command::AddDiskless {
+            node: store.node,
+            record: Box::new(record(&config, member)),
+        };
+        retried("be one of its nodes", || {
+            kvdb.propose(command.clone(), own_cause(&config, "start"))
+        })
+        .await?;
+    }
     let command = Command::NodeStartedIn {
         node: store.node,
         incarnation: store.incarnation,
@@ -73,14 +84,19 @@ async fn may_form(
         let others = observed
             .iter()
             .filter(|(node, observation)| **node != config.node_id() && observation.answers);
-        let others: Vec<&KvdbView> = others
-            .filter_map(|(_, observation)| Some(&observation.runtime.as_ref()?.kvdb))
+        let others: Vec<(NodeId, &KvdbView)> = others
+            .filter_map(|(node, observation)| Some((*node, &observation.runtime.as_ref()?.kvdb)))
             .collect();
-        if others.iter().any(|kvdb| knows_a_cluster(kvdb)) {
+        if others.iter().any(|(_, kvdb)| knows_a_cluster(kvdb)) {
             tracing::info!("there is a cluster already: this node joins it and forms none");
             return Ok(false);
         }
-        if (others.len() + 1) * 2 > config.members.len() {
+        // Diskless ones come to the cluster once it is formed.
+        let forms = |member: &&Member| config.role_of(member) != NodeRole::Diskless;
+        let members = config.members.iter().filter(forms);
+        let members: Vec<NodeId> = members.map(|member| NodeId(member.id)).collect();
+        let answering = others.iter().filter(|(node, _)| members.contains(node));
+        if (answering.count() + 1) * 2 > members.len() {
             return Ok(true);
         }
         if !said {
@@ -139,17 +155,22 @@ fn members(
         };
         (DomainId(domain.id), record)
     });
-    let nodes = config.members.iter().map(|member| {
-        let record = NodeRecord {
-            name: member.name.clone(),
-            domain: config.domain_id_of(member),
-            peer_address: member.peer_address.to_string(),
-            api_address: member.api_address.to_string(),
-            nbd_address: member.nbd_address.map(|address| address.to_string()),
-            incarnation: None,
-            starts: 0,
-        };
-        (NodeId(member.id), record)
-    });
+    let nodes = config
+        .members
+        .iter()
+        .filter(|member| config.role_of(member) != NodeRole::Diskless)
+        .map(|member| (NodeId(member.id), record(config, member)));
     (domains.collect(), nodes.collect())
+}
+
+fn record(config: &Config, member: &Member) -> NodeRecord {
+    NodeRecord {
+        name: member.name.clone(),
+        domain: config.domain_id_of(member),
+        peer_address: member.peer_address.to_string(),
+        api_address: member.api_address.to_string(),
+        nbd_address: member.nbd_address.map(|address| address.to_string()),
+        incarnation: None,
+        starts: 0,
+    }
 }

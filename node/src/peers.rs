@@ -7,7 +7,7 @@ use bytes::Bytes;
 use isthmus_engine::NodeId;
 use isthmus_kvdb::Kvdb;
 use isthmus_kvdb::peers::PeerAnswer;
-use isthmus_transport::{Answer, Handler, Lane, SessionId, Transport};
+use isthmus_transport::{Answer, Handler, Lane, SessionId, Transport, Tunnel};
 use std::io;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -103,6 +103,10 @@ impl Handler for Switchboard {
 
     fn frame(&self, peer: NodeId, session: SessionId, lane: Lane, frame: Bytes) {
         self.data_path.frame(peer, session, lane, frame);
+    }
+
+    fn tunnel(&self, peer: NodeId, tunnel: Tunnel) {
+        self.data_path.tunnel(peer, tunnel);
     }
 
     fn call(&self, peer: NodeId, service: u8, request: Bytes) -> Answer {

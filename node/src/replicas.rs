@@ -4,14 +4,15 @@
 //! wants done outside), `questions` (kvdb), `detour` (kvdb by a peer), `exports` (NBD), `report` (what it says about itself).
 
 pub mod detour;
-mod exports;
+pub mod exports;
 mod host_loop;
-mod inputs;
+pub mod inputs;
 mod outputs;
-mod questions;
+pub mod questions;
 mod report;
 
 use crate::clock;
+use crate::forwarding::Taker;
 use crate::peers::Outlet;
 use crate::serve::{BoxFuture, DataPath, DataPathState, FiguresPage};
 use crate::store::Store;
@@ -27,7 +28,7 @@ use isthmus_host::{Host, Identity, ScrubPace};
 use isthmus_journal::Shape;
 use isthmus_kvdb::{Detour, Kvdb};
 use isthmus_nbd::{Address, Limits, Server};
-use isthmus_transport::{Lane, SessionId};
+use isthmus_transport::{Lane, SessionId, Tunnel};
 use parking_lot::Mutex;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -38,13 +39,15 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 /// Clients of a node at a time: a few for each of a thousand volumes.
-const CLIENTS_MAX: usize = 4096;
+pub const CLIENTS_MAX: usize = 4096;
 /// How long the volumes get to be released when the node stops.
 const STOP_WITHIN: Duration = Duration::from_secs(3);
 
 /// The data path of a node that holds replicas.
 pub struct Replicas {
     inputs: Inputs,
+    /// Takes clients that other nodes forward; none where there is no NBD server.
+    taker: Option<Taker>,
     server: Mutex<Option<Server>>,
     living: Mutex<Option<JoinHandle<()>>>,
 }
@@ -158,8 +161,12 @@ impl Replicas {
                 Some(server.with_context(|| format!("can't listen for NBD clients on {address}: is another program using the port?"))?)
             }
         };
+        let taker = server
+            .as_ref()
+            .map(|server| Taker::new(kvdb.clone(), inputs.clone(), server.adopter()));
         Ok(Replicas {
             inputs,
+            taker,
             server: Mutex::new(server),
             living: Mutex::new(Some(living)),
         })
@@ -182,6 +189,12 @@ impl DataPath for Replicas {
             lane,
             frame,
         });
+    }
+
+    fn tunnel(&self, peer: NodeId, tunnel: Tunnel) {
+        if let Some(taker) = &self.taker {
+            taker.take(peer, tunnel);
+        }
     }
 
     fn state(&self) -> BoxFuture<'_, DataPathState> {

@@ -8,6 +8,7 @@ use crate::api::{routes, server};
 use crate::cluster::{Cluster, OwnState};
 use crate::data_thread::DataThread;
 use crate::domains::driver::{self, UpdatesWaiting};
+use crate::forwarding::Diskless;
 use crate::generation::{self, Generation};
 use crate::links::{Limits, Links};
 use crate::metrics::{Metrics, events, listener};
@@ -19,7 +20,7 @@ use crate::store::{self, Store};
 use crate::{failover, membership, random};
 use anyhow::Context;
 use isthmus_catalog::starts_counted;
-use isthmus_config::{Config, FailoverPolicy, Role};
+use isthmus_config::{Config, FailoverPolicy, NodeRole};
 use isthmus_disk::{DirectoryLock, FileDisk};
 use isthmus_engine::NodeId;
 use isthmus_kvdb::{Kvdb, KvdbConfig};
@@ -232,11 +233,14 @@ async fn start_data_path(
     outlet: &Outlet,
     data: &DataThread,
 ) -> anyhow::Result<Arc<dyn DataPath>> {
-    Ok(match config.domain_of(config.this_member()).role {
-        Role::Data => {
+    Ok(match config.role_of(config.this_member()) {
+        NodeRole::Data => {
             Arc::new(Replicas::start(config, directory, store, kvdb, outlet, data.handle()).await?)
         }
-        Role::Witness => Arc::new(NoReplicas::new(kvdb.clone())),
+        NodeRole::Witness => Arc::new(NoReplicas::new(kvdb.clone())),
+        NodeRole::Diskless => {
+            Arc::new(Diskless::start(config, store, kvdb, outlet, data.handle()).await?)
+        }
     })
 }
 

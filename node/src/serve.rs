@@ -5,7 +5,7 @@ use isthmus_api::VolumeRuntime;
 use isthmus_engine::{NodeId, VolumeId};
 use isthmus_host::VolumeFigures;
 use isthmus_kvdb::Kvdb;
-use isthmus_transport::{Lane, SessionId};
+use isthmus_transport::{Lane, SessionId, Tunnel};
 use std::pin::Pin;
 
 /// A boxed future, as trait objects need it.
@@ -39,6 +39,11 @@ pub trait DataPath: Send + Sync + 'static {
     fn session_down(&self, peer: NodeId, session: SessionId);
     /// A frame came; its content is the peer's word.
     fn frame(&self, peer: NodeId, session: SessionId, lane: Lane, frame: Bytes);
+    /// The peer has opened a tunnel: what comes through it is the peer's word. Called as the three above.
+    fn tunnel(&self, peer: NodeId, tunnel: Tunnel) {
+        drop(tunnel);
+        tracing::debug!(%peer, "a client was forwarded to this node, which serves nothing");
+    }
     /// What it does now. Must answer within about 300 ms, also while volumes are frozen: fences are proven by it.
     fn state(&self) -> BoxFuture<'_, DataPathState>;
     /// The figures of up to `count` volumes behind `after`.

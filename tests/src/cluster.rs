@@ -15,7 +15,7 @@ use crate::nbd::endpoint::Endpoint;
 use crate::patience;
 use crate::random;
 use crate::turn::{self, Turn};
-use config::{Addresses, Timing};
+use config::{Addresses, Timing, Worker};
 pub use node::Node;
 use process::Process;
 pub use process::Signal;
@@ -45,6 +45,8 @@ pub struct Options {
     pub lossy_disks: Option<u64>,
     /// More of the configuration, as the file has it.
     pub more: String,
+    /// Diskless nodes, each at the site of this node. Not in namespaces.
+    pub workers: Vec<Node>,
 }
 
 impl Options {
@@ -58,6 +60,7 @@ impl Options {
             wall_clocks: false,
             lossy_disks: None,
             more: String::new(),
+            workers: Vec::new(),
         }
         .and_volume("demo", bytes, &[])
     }
@@ -105,6 +108,13 @@ impl Options {
         self
     }
 
+    /// The same with a diskless node at the site of each of these; the cluster starts without waiting for them.
+    #[must_use]
+    pub fn with_workers(mut self, sites: &[Node]) -> Options {
+        self.workers = sites.to_vec();
+        self
+    }
+
     /// The same on disks of that many bytes that lose what was not synced when the power goes, with the smallest journal.
     #[must_use]
     pub fn on_lossy_disks(mut self, bytes: u64) -> Options {
@@ -117,6 +127,7 @@ impl Options {
 pub struct Cluster {
     // Dropped in this order: processes before the disks that they use and the namespaces that they are in.
     processes: [Option<Process>; 3],
+    workers: Vec<(Worker, Option<Process>)>,
     disks: Vec<LossyDisk>,
     wall_clocks: bool,
     /// How often each machine was booted.
@@ -148,12 +159,16 @@ impl Cluster {
             None => Addresses::new(loopback(node), loopback(node)),
         });
         let small_journal = options.lossy_disks.is_some();
+        let workers: Vec<Worker> = (0..options.workers.len())
+            .map(|index| Worker::new(index, options.workers[index], worker_address(index)))
+            .collect();
         config::write(
             folder.path(),
             &addresses,
             &options.timing,
             small_journal,
             &options.more,
+            &workers,
         )
         .expect("configurations and certificates are written");
         let mount = |bytes| {
@@ -165,6 +180,7 @@ impl Cluster {
         let disks = options.lossy_disks.map(mount).into_iter().flatten();
         let mut cluster = Cluster {
             processes: [None, None, None],
+            workers: workers.into_iter().map(|worker| (worker, None)).collect(),
             disks: disks.collect(),
             wall_clocks: options.wall_clocks,
             boots: [0; 3],
@@ -179,6 +195,11 @@ impl Cluster {
             }
             cluster.boot(node);
             cluster.start_node(node);
+        }
+        for worker in 0..cluster.workers.len() {
+            let Worker { name, id, .. } = cluster.worker(worker);
+            process::boot(cluster.folder(), name, *id, 1);
+            cluster.start_worker(worker);
         }
         for arguments in &options.volumes {
             let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -212,8 +233,58 @@ impl Cluster {
             "{node:?} runs already"
         );
         let clock = self.wall_clocks.then(|| self.folder().join(clock(node)));
-        let started = Process::start(self.folder(), node, self.namespace(node), clock.as_deref());
+        let started = Process::start(
+            self.folder(),
+            node.name(),
+            self.namespace(node),
+            clock.as_deref(),
+        );
         self.processes[node.index()] = Some(started);
+    }
+
+    /// Starts a diskless node that does not run.
+    ///
+    /// # Panics
+    /// When there is none of that index, or it runs.
+    pub fn start_worker(&mut self, index: usize) {
+        let folder = self.folder().to_owned();
+        let (worker, process) = &mut self.workers[index];
+        assert!(process.is_none(), "{worker:?} runs already");
+        *process = Some(Process::start(&folder, &worker.name, None, None));
+    }
+
+    /// `kill -9` for a diskless node, and waits until the process is gone.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn kill_worker(&mut self, index: usize) {
+        let mut process = self.workers[index]
+            .1
+            .take()
+            .expect("only what runs can be killed");
+        process.signal(Signal::KILL);
+        process.wait(Duration::from_secs(10));
+    }
+
+    /// A diskless node.
+    ///
+    /// # Panics
+    /// When there is none of that index.
+    #[must_use]
+    pub fn worker(&self, index: usize) -> &Worker {
+        &self.workers[index].0
+    }
+
+    /// A diskless node's NBD server.
+    ///
+    /// # Panics
+    /// When there is none of that index.
+    #[must_use]
+    pub fn worker_nbd(&self, index: usize) -> Endpoint {
+        Endpoint {
+            namespace: None,
+            address: self.worker(index).addresses.nbd(),
+        }
     }
 
     /// `kill -9`, and waits until the process is gone.
@@ -270,7 +341,13 @@ impl Cluster {
     /// The node's machine runs another kernel from now on.
     fn boot(&mut self, node: Node) {
         self.boots[node.index()] += 1;
-        process::boot(self.folder(), node, self.boots[node.index()]);
+        let machine = node.index() as u32;
+        process::boot(
+            self.folder(),
+            node.name(),
+            machine,
+            self.boots[node.index()],
+        );
     }
 
     /// Sets a node's wall clock: so many seconds ahead of the machine's, or behind it.
@@ -398,15 +475,12 @@ impl Cluster {
     }
 
     fn print_logs(&self) {
-        for node in Node::ALL {
-            let text = fs::read_to_string(self.folder().join(format!("{}.log", node.name())))
-                .unwrap_or_default();
+        let workers = self.workers.iter().map(|(worker, _)| worker.name.as_str());
+        for name in Node::ALL.map(Node::name).into_iter().chain(workers) {
+            let text =
+                fs::read_to_string(self.folder().join(format!("{name}.log"))).unwrap_or_default();
             let lines: Vec<&str> = text.lines().collect();
-            eprintln!(
-                "---- the end of {}'s log ({} lines)",
-                node.name(),
-                lines.len()
-            );
+            eprintln!("---- the end of {name}'s log ({} lines)", lines.len());
             for line in &lines[lines.len().saturating_sub(LOG_LINES)..] {
                 eprintln!("{line}");
             }
@@ -416,7 +490,8 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        for process in self.processes.iter_mut().flatten() {
+        let workers = self.workers.iter_mut().map(|(_, process)| process);
+        for process in self.processes.iter_mut().chain(workers).flatten() {
             process.signal(Signal::KILL);
         }
         for disk in &self.disks {
@@ -448,13 +523,22 @@ fn clock(node: Node) -> String {
     format!("{}.clock", node.name())
 }
 
-/// An address of loopback's 16 million that no other process's test has.
 fn loopback(node: Node) -> IpAddr {
+    own_loopback(10 + node.index() as u8)
+}
+
+fn worker_address(index: usize) -> Addresses {
+    let address = own_loopback(20 + index as u8);
+    Addresses::new(address, address)
+}
+
+/// An address of loopback's 16 million that no other process's test has.
+fn own_loopback(last: u8) -> IpAddr {
     let process = std::process::id();
     IpAddr::V4(Ipv4Addr::new(
         127,
         1 + ((process >> 8) % 250) as u8,
         (process % 256) as u8,
-        10 + node.index() as u8,
+        last,
     ))
 }

@@ -14,6 +14,7 @@ use isthmus_csi_interface::v1::volume_capability::{
 use isthmus_csi_interface::v1::{ProbeRequest, VolumeCapability};
 use rustix::process::{Pid, kill_process};
 use std::fs::{self, File};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -41,14 +42,30 @@ impl Driver {
     /// When it can't be started.
     #[must_use]
     pub fn start(cluster: &Cluster, node: Node) -> Driver {
-        let name = node.name();
+        Driver::start_beside(cluster, node.name(), None)
+    }
+
+    /// The same beside a diskless node.
+    ///
+    /// # Panics
+    /// When it can't be started.
+    #[must_use]
+    pub fn start_at_worker(cluster: &Cluster, index: usize) -> Driver {
+        let worker = cluster.worker(index);
+        Driver::start_beside(cluster, &worker.name, Some(worker.addresses.api()))
+    }
+
+    /// `first` is asked first, if it is no other node.
+    fn start_beside(cluster: &Cluster, name: &str, first: Option<SocketAddr>) -> Driver {
         let folder = cluster.folder().join(format!("csi-{name}"));
         let socket = cluster.folder().join(format!("csi-{name}.sock"));
-        let mut api = vec![node];
-        api.extend(Node::ALL.into_iter().filter(|other| *other != node));
-        let api: Vec<String> = api
-            .iter()
-            .map(|node| format!("http://{}", cluster.addresses(*node).api()))
+        let mut nodes = Node::ALL;
+        nodes.sort_by_key(|node| node.name() != name);
+        let nodes = nodes.map(|node| cluster.addresses(node).api());
+        let api: Vec<String> = first
+            .into_iter()
+            .chain(nodes)
+            .map(|address| format!("http://{address}"))
             .collect();
         let command = [
             "run",

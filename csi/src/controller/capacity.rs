@@ -5,7 +5,7 @@ use crate::identity::Driver;
 use crate::parameters::Parameters;
 use crate::refusals::status;
 use crate::sizes;
-use isthmus_api::{DomainRole, Node};
+use isthmus_api::{Node, NodeRole};
 use isthmus_csi_interface::v1::{GetCapacityRequest, GetCapacityResponse};
 use std::collections::BTreeMap;
 use tonic::Status;
@@ -46,7 +46,7 @@ pub fn capacity(
 fn free_by_domain(nodes: &[Node]) -> BTreeMap<String, Option<u64>> {
     let mut free = BTreeMap::new();
     for node in nodes {
-        if node.role == DomainRole::Data {
+        if node.role == NodeRole::Data {
             let most: &mut Option<u64> = free.entry(node.domain.clone()).or_default();
             *most = (*most).max(node.store_bytes_free);
         }

@@ -2,7 +2,7 @@
 
 use crate::arguments::Selection;
 use crate::client::Client;
-use crate::commands::{NOTHING_FOUND, domains};
+use crate::commands::NOTHING_FOUND;
 use crate::failure::Failure;
 use crate::{output, table, timestamp};
 use isthmus_api::{ApiError, Node, NodeList};
@@ -50,7 +50,7 @@ fn row(node: &Node, now_ms: u64) -> Vec<String> {
     vec![
         node.name.clone(),
         node.domain.clone(),
-        domains::role(node.role).to_owned(),
+        node.role.as_str().to_owned(),
         format!("{:?}", node.domain_state),
         heard,
         kvdb.to_owned(),

@@ -18,7 +18,7 @@ mod sets;
 mod volumes;
 
 use crate::command::{Answer, Command, Refusal, Request};
-use crate::record::{Catalog, DomainRecord, DomainState, VolumeRecord};
+use crate::record::{Catalog, DomainRecord, DomainState, NodeRecord, VolumeRecord};
 use isthmus_engine::{DomainId, Epoch, NodeId, ReplicaId, VolumeId};
 
 /// What a command that was not refused came to.
@@ -161,6 +161,7 @@ impl Catalog {
             Command::ForceGeneration { id } => self.force_generation(*id),
             Command::NameReplica { volume, replica } => self.name_replica(*volume, *replica, at_ms),
             Command::NoteFailover { name, positions } => self.note_failover(name, positions),
+            Command::AddDiskless { node, record } => self.add_diskless(*node, record),
             Command::Deactivated { domain, proof } => self.deactivated(*domain, proof, at_ms),
             Command::Activate { domain } => self.activate(*domain, at_ms),
             Command::Activated { domain } => self.activated(*domain, at_ms),
@@ -194,6 +195,15 @@ impl Catalog {
             .get(&node)
             .and_then(|node| self.domains.get(&node.domain));
         domain.is_some_and(|domain| domain.state == DomainState::Active)
+    }
+
+    /// The nodes of a domain that may hold replicas, serve and vote.
+    pub fn nodes_with_store(
+        &self,
+        domain: DomainId,
+    ) -> impl Iterator<Item = (NodeId, &NodeRecord)> {
+        let nodes = self.nodes.iter().map(|(id, node)| (*id, node));
+        nodes.filter(move |(id, node)| node.domain == domain && !self.diskless.contains(id))
     }
 
     /// Whether the replica's incarnation is the one with which its node has registered (I12).

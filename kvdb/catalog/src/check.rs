@@ -51,6 +51,15 @@ impl Catalog {
                 ));
             }
         }
+        for node in &self.diskless {
+            let mut volumes = self.volumes.values();
+            if volumes.any(|volume| volume.replicas.contains(node)) {
+                broken.push(format!("{node} is diskless, and holds a replica"));
+            }
+            if !self.nodes.contains_key(node) {
+                broken.push(format!("{node} is diskless, and no member"));
+            }
+        }
         let placed = self.published.keys().chain(self.relocations.keys());
         for id in placed.filter(|id| !self.volumes.contains_key(id)) {
             broken.push(format!("{id} is placed, and does not exist"));

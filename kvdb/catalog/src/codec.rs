@@ -17,10 +17,10 @@ use std::borrow::Cow;
 const MAGIC: u32 = 0x6b76_6462;
 /// The schema of requests and answers, and of catalogs of earlier versions. What was added to the former came at the end of their lists.
 const SCHEMA: u16 = 2;
-/// The schema of catalogs. Since 2 (the oldest that is read), each added maps and lists at the end: two in 3, four in 4, three in 5.
+/// The schema of catalogs. Since 2 (the oldest that is read), each added maps and lists at the end: two in 3, four in 4, four in 5.
 const CATALOG_SCHEMA: u16 = 5;
 /// What was added since the oldest schema, where there is nothing in it. An older catalog with the end of this behind it is one of today's.
-const NOTHING_ADDED: [u8; 9] = [0; 9];
+const NOTHING_ADDED: [u8; 10] = [0; 10];
 /// Bytes before the payload.
 pub const ENVELOPE_BYTES: usize = 16;
 /// Bytes of a payload at most.

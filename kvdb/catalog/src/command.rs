@@ -242,7 +242,8 @@ pub enum Command {
         preferred_domain: Option<Option<DomainId>>,
     },
     /// An orchestrator will use the volume on this node: clients come there only. Refused while it is published to another node, unless
-    /// that one's domain is inactive (which is proven), or another node is primary already. The node holds a replica, in an active domain.
+    /// that one's domain is inactive (which is proven), or another node is primary already. The node holds a replica, or is diskless; in an
+    /// active domain.
     Publish {
         /// Which volume.
         volume: VolumeId,
@@ -252,13 +253,15 @@ pub enum Command {
         read_only: bool,
     },
     /// The orchestrator uses the volume there no more. Refused while that node may still serve a client: it is primary and not said to be
-    /// idle, or its domain is being deactivated. Not published there: fine.
+    /// idle, or its domain is being deactivated. For a diskless node: while there is a primary that is not said to be idle. Not published
+    /// there: fine.
     Unpublish {
         /// Which volume.
         volume: VolumeId,
         /// Where.
         node: NodeId,
-        /// The node says that it has no client of the volume (it may be primary to bring another replica back).
+        /// The node says that it has no client of the volume (it may be primary to bring another replica back); of a diskless node, the
+        /// volume's primary says so.
         idle: bool,
     },
     /// Moves the primary of a volume to a node whose replica is in sync, in an active domain. Refused for a volume that is published to
@@ -304,6 +307,14 @@ pub enum Command {
         volume: VolumeId,
         /// Which of its replicas.
         replica: ReplicaId,
+    },
+    /// A node without a store is a member: it forwards its clients to the primaries, holds no replica and never votes. In a data domain. Said
+    /// again with other addresses, it has these from then on. Refused for the id or the name of another node.
+    AddDiskless {
+        /// Its number.
+        node: NodeId,
+        /// Its name, domain and addresses.
+        record: Box<NodeRecord>,
     },
 }
 

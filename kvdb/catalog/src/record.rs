@@ -54,6 +54,8 @@ pub struct Catalog {
     /// Ids that volumes may have got which a forced generation has not heard of: from the first to before the second of each pair. A
     /// replica of such a volume was not deleted: it is kept where it is. Since schema 5.
     pub unheard: Vec<(u64, u64)>,
+    /// The nodes without a store: they hold no replica and have no vote, and forward their clients to the primaries. Since schema 5.
+    pub diskless: BTreeSet<NodeId>,
 }
 
 /// The random ids of all forced generations up to the present one; none of the first. A generation descends from another one if its

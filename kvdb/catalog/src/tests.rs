@@ -2,6 +2,7 @@
 
 mod codec;
 mod configuration;
+mod diskless;
 mod domains;
 mod generations;
 mod nodes;

@@ -14,7 +14,7 @@ impl Catalog {
     /// of its nodes, or one, and neither the witness nor the other sites, so that losing these costs nothing; with
     /// exactly two nodes there, these and the witness. Of a domain's nodes, one that is reachable comes before one that is not,
     /// then one that votes now, then the lowest id. A voter that is not reachable keeps its vote while nobody in its domain
-    /// can take it over. Only nodes that have registered vote. A domain that is being activated counts as soon as one of its
+    /// can take it over. Only nodes that have registered vote, diskless ones never. A domain that is being activated counts as soon as one of its
     /// nodes is reachable. Where no node fits, the current voters stay.
     pub fn voters(
         &self,
@@ -92,10 +92,9 @@ impl Catalog {
         current: &BTreeSet<NodeId>,
     ) -> Vec<NodeId> {
         let mut nodes: Vec<NodeId> = self
-            .nodes
-            .iter()
-            .filter(|(_, node)| node.domain == domain && node.incarnation.is_some())
-            .map(|(id, _)| *id)
+            .nodes_with_store(domain)
+            .filter(|(_, node)| node.incarnation.is_some())
+            .map(|(id, _)| id)
             .collect();
         nodes.sort_by_key(|id| (!reachable.contains(id), !current.contains(id), *id));
         nodes

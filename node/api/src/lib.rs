@@ -30,8 +30,8 @@ pub use explain::{Explanation, Remedy};
 pub use failovers::{FailoverReport, FailoverReportList, FailoverVolume};
 pub use links::{Link, LinkRuntime, LinkState};
 pub use nodes::{
-    DiskState, FaultKind, KvdbView, Node, NodeList, NodeRuntime, ReplicaFault, ReplicaProgress,
-    VolumeRole, VolumeRuntime,
+    DiskState, FaultKind, KvdbView, Node, NodeList, NodeRole, NodeRuntime, ReplicaFault,
+    ReplicaProgress, VolumeRole, VolumeRuntime,
 };
 pub use observed::Observed;
 pub use recovery::{

@@ -1,9 +1,33 @@
 //! Nodes: as the cluster knows them, and what each says about itself.
 
-use crate::domains::{DomainRole, DomainState};
+use crate::domains::DomainState;
 use crate::links::LinkRuntime;
 use crate::observed::Observed;
 use serde::{Deserialize, Serialize};
+
+/// What a node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NodeRole {
+    /// Holds replicas.
+    Data,
+    /// Only votes.
+    Witness,
+    /// Holds nothing and never votes: forwards its clients to the volumes' primaries.
+    Diskless,
+}
+
+impl NodeRole {
+    /// The word that people and tools see.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            NodeRole::Data => "data",
+            NodeRole::Witness => "witness",
+            NodeRole::Diskless => "diskless",
+        }
+    }
+}
 
 /// A node as the cluster knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,8 +38,8 @@ pub struct Node {
     pub id: u32,
     /// Its domain's name.
     pub domain: String,
-    /// What its domain is for.
-    pub role: DomainRole,
+    /// What it is.
+    pub role: NodeRole,
     /// Its domain's state.
     pub domain_state: DomainState,
     /// Where other nodes reach it.

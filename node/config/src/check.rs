@@ -1,6 +1,6 @@
 //! What a configuration must keep to beyond its syntax.
 
-use crate::{Config, Member, Role};
+use crate::{Config, Member, MemberRole, Role};
 use isthmus_catalog::Catalog;
 use std::collections::BTreeSet;
 
@@ -89,6 +89,12 @@ impl Config {
             ));
             return;
         };
+        if domain.role == Role::Witness && member.role == Some(MemberRole::Diskless) {
+            problems.push(format!(
+                "{key}.role: {} is in a witness domain, where nothing is served: put it into a data domain",
+                member.name
+            ));
+        }
         if domain.role == Role::Witness && member.nbd_address.is_some() {
             problems.push(format!(
                 "{key}.nbd_address: a witness serves no volumes: remove it, or put {} into a data domain",
@@ -97,7 +103,7 @@ impl Config {
         }
         if domain.role == Role::Data && member.nbd_address.is_none() {
             problems.push(format!(
-                "{key}.nbd_address: it is missing: clients reach the volumes of a data node there"
+                "{key}.nbd_address: it is missing: clients reach the volumes there"
             ));
         }
     }
@@ -123,6 +129,12 @@ impl Config {
             ));
             return;
         };
+        if self.bootstrap && own.role == Some(MemberRole::Diskless) {
+            problems.push(
+                "bootstrap: a diskless node can't form the cluster: write true on a data node"
+                    .to_owned(),
+            );
+        }
         match (self.listen.nbd, own.nbd_address) {
             (None, Some(_)) => problems.push(
                 "listen.nbd: it is missing: this node's [[member]] has an nbd_address".to_owned(),

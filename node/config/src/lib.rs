@@ -310,6 +310,14 @@ pub struct Domain {
     pub role: Role,
 }
 
+/// What a node is, where it is not what its domain is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MemberRole {
+    /// Holds no replica and never votes: forwards its clients to the volumes' primaries. In a data domain.
+    Diskless,
+}
+
 /// A node of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -320,6 +328,9 @@ pub struct Member {
     pub name: String,
     /// The name of its domain.
     pub domain: String,
+    /// Left out: what its domain is for. `diskless`: a node of a data domain that holds no replica and never votes; its NBD clients are
+    /// forwarded to the volumes' primaries.
+    pub role: Option<MemberRole>,
     /// Where other nodes reach it.
     pub peer_address: SocketAddr,
     /// Where its admin API is.
@@ -395,10 +406,30 @@ impl Config {
             .expect("a checked configuration has all its domains")
     }
 
+    /// What a member is.
+    pub fn role_of(&self, member: &Member) -> NodeRole {
+        match (member.role, self.domain_of(member).role) {
+            (Some(MemberRole::Diskless), _) => NodeRole::Diskless,
+            (None, Role::Data) => NodeRole::Data,
+            (None, Role::Witness) => NodeRole::Witness,
+        }
+    }
+
     /// The id of the domain that a member names.
     pub fn domain_id_of(&self, member: &Member) -> DomainId {
         DomainId(self.domain_of(member).id)
     }
+}
+
+/// What a node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodeRole {
+    /// Holds replicas.
+    Data,
+    /// Only votes.
+    Witness,
+    /// Forwards its clients.
+    Diskless,
 }
 
 /// TOML's own message with the line it is about, in one line.

@@ -57,6 +57,54 @@ fn a_sound_file_is_read_and_survives_being_written_again() {
 }
 
 #[test]
+fn a_member_of_a_data_domain_may_be_diskless() {
+    let diskless = r#"
+[[member]]
+id = 4
+name = "worker-1"
+domain = "site-a"
+role = "diskless"
+peer_address = "127.0.0.1:9543"
+api_address = "127.0.0.1:9443"
+nbd_address = "127.0.0.1:10812"
+"#;
+    let config = Config::parse(&format!("{SOUND}{diskless}")).unwrap();
+    let roles: Vec<NodeRole> = config
+        .members
+        .iter()
+        .map(|member| config.role_of(member))
+        .collect();
+    assert_eq!(
+        roles,
+        [NodeRole::Data, NodeRole::Witness, NodeRole::Diskless]
+    );
+    let again = Config::parse(&toml::to_string(&config).unwrap()).unwrap();
+    assert_eq!(again, config);
+    let misplaced = diskless.replace("site-a", "witness");
+    let problems = Config::problems_in(&format!("{SOUND}{misplaced}"));
+    assert!(
+        problems
+            .iter()
+            .any(|problem| problem.contains("member[2].role") && problem.contains("data domain")),
+        "{problems:?}"
+    );
+    let forming = SOUND.replace("node = \"a1\"", "node = \"worker-1\"");
+    let problems = Config::problems_in(&format!("{forming}{diskless}"));
+    assert!(
+        problems.iter().any(|problem| problem.contains("bootstrap")),
+        "{problems:?}"
+    );
+    let unknown = diskless.replace("\"diskless\"", "\"disk\"");
+    let problems = Config::problems_in(&format!("{SOUND}{unknown}"));
+    assert!(
+        problems
+            .iter()
+            .any(|problem| problem.contains("member[2].role") && problem.contains("diskless")),
+        "{problems:?}"
+    );
+}
+
+#[test]
 fn what_is_wrong_is_refused_with_its_key_and_what_to_do() {
     let cases: &[(&str, &str, &[&str])] = &[
         (
@@ -197,6 +245,7 @@ fn every_problem_is_found_not_only_the_first() {
 fn the_reference_has_exactly_the_keys_that_a_file_may_have() {
     let mut config = Config::parse(SOUND).unwrap();
     config.metrics.listen = Some(config.listen.api);
+    config.members[0].role = Some(MemberRole::Diskless);
     let whole = toml::Table::try_from(&config).unwrap();
     let sections = reference::sections();
     let mut known: Vec<String> = Vec::new();

@@ -384,9 +384,21 @@ impl<D: Disk, R> Host<D, R> {
 
     /// A client opens a volume here; answered with `Outcome::Attached` or why not.
     pub fn attach(&mut self, now: Time, volume: VolumeId, reply: R, outputs: &mut Outputs<R>) {
+        self.attach_forwarded(now, volume, self.me.node, reply, outputs);
+    }
+
+    /// The same for a client that came to another node, which has no store and forwards it.
+    pub fn attach_forwarded(
+        &mut self,
+        now: Time,
+        volume: VolumeId,
+        came_to: NodeId,
+        reply: R,
+        outputs: &mut Outputs<R>,
+    ) {
         self.schedule.wake(volume);
         match self.mirrors.get_mut(&volume) {
-            Some(mirror) => mirror.attach(context!(self, now, outputs), reply),
+            Some(mirror) => mirror.attach(context!(self, now, outputs), came_to, reply),
             None => {
                 let error = self
                     .closed

@@ -1,9 +1,11 @@
 //! A client's connection as its owner sees it, and the life of a connection from greeting to end.
 
-use crate::export::{Export, Exports};
+use crate::export::{Agreement, Export, Exports, Stream};
 use crate::handshake::{self, Agreed, HandshakeEnd};
 use crate::inbound::Inbound;
-use crate::server::Limits;
+use crate::passing;
+use crate::request::Rules;
+use crate::server::{Adopted, Limits};
 use crate::transmission;
 use std::fmt;
 use std::sync::Arc;
@@ -72,7 +74,8 @@ impl Connection {
     }
 
     /// Whether the owner has closed this connection, or the server stops.
-    pub(crate) fn is_closing(&self) -> bool {
+    #[must_use]
+    pub fn is_closing(&self) -> bool {
         self.shared.closed.borrow().is_some() || *self.shared.server_stops.borrow()
     }
 
@@ -132,9 +135,49 @@ pub(crate) async fn serve<R, W>(
         export,
         rules,
     } = agreed;
-    let end = transmission::run(&mut inbound, write, &export, rules, &limits, &connection).await;
+    let agreement = Agreement {
+        structured: rules.structured,
+        allocation: rules.allocation,
+    };
+    let end = match export.elsewhere(agreement) {
+        Some(elsewhere) => passing::run(&mut inbound, write, elsewhere, &limits, &connection).await,
+        None => transmission::run(&mut inbound, write, &export, rules, &limits, &connection).await,
+    };
     detach(export);
     tracing::debug!(?connection, %name, %end, "NBD client detached");
+    linger(&mut inbound).await;
+}
+
+/// Serves a client whose handshake another server has made.
+pub(crate) async fn adopt<S: Stream + 'static>(
+    opening: impl Future<Output = Option<Adopted<S>>>,
+    limits: Limits,
+    connection: Connection,
+) {
+    let adopted = tokio::select! {
+        adopted = opening => adopted,
+        _ = connection.closed() => None,
+    };
+    let Some(Adopted {
+        stream,
+        export,
+        agreement,
+    }) = adopted
+    else {
+        return;
+    };
+    let info = export.info();
+    info.assert_sound();
+    let rules = Rules {
+        info,
+        structured: agreement.structured,
+        allocation: agreement.allocation,
+    };
+    let (read, write) = tokio::io::split(stream);
+    let mut inbound = Inbound::new(read);
+    let end = transmission::run(&mut inbound, write, &export, rules, &limits, &connection).await;
+    detach(export);
+    tracing::debug!(?connection, %end, "forwarded NBD client detached");
     linger(&mut inbound).await;
 }
 

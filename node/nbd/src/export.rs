@@ -5,6 +5,7 @@ use crate::reply::Reply;
 use bytes::Bytes;
 use std::pin::Pin;
 use std::sync::Arc;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Bytes of a READ or WRITE at most (32 MiB); advertised to clients.
 pub const PAYLOAD_BYTES_MAX: u32 = 32 << 20;
@@ -47,6 +48,34 @@ pub trait Export: Send + Sync {
     ///
     /// Called from the connection's task: must not block. Requests may be answered in any order, from any thread.
     fn submit(&self, request: Request, reply: Reply);
+
+    /// Where it is served instead, if not here: asked once, when the client and this server have agreed on this. From then on nothing is
+    /// submitted here: the client's bytes are passed there as they are, and what comes back is passed to the client.
+    fn elsewhere(&self, _agreement: Agreement) -> Option<Elsewhere> {
+        None
+    }
+}
+
+/// What a client and a server have agreed on besides the export.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Agreement {
+    /// Replies are structured.
+    pub structured: bool,
+    /// The client may ask BLOCK_STATUS for base:allocation.
+    pub allocation: bool,
+}
+
+/// A stream of bytes, both ways. What is written may wait until it is flushed.
+pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+/// The way to another server.
+pub struct Elsewhere {
+    /// What is connected to it.
+    pub stream: Box<dyn Stream>,
+    /// What is said there before the client's requests.
+    pub first: Bytes,
 }
 
 /// One line of LIST.

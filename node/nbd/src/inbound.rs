@@ -2,7 +2,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use std::io;
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 const BUFFER_BYTES: usize = 64 << 10;
 
@@ -93,6 +93,19 @@ impl<R: AsyncRead + Unpin> Inbound<R> {
             if self.fill().await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
+        }
+    }
+
+    /// Passes all that comes to `there`, until the stream's end.
+    pub(crate) async fn pass_on<W: AsyncWrite + Unpin>(&mut self, there: &mut W) -> io::Result<()> {
+        self.fill_bytes = BUFFER_BYTES;
+        loop {
+            if self.start == self.end && self.fill().await? == 0 {
+                return Ok(());
+            }
+            there.write_all(&self.buffer[self.start..self.end]).await?;
+            self.start = self.end;
+            there.flush().await?;
         }
     }
 

@@ -17,13 +17,14 @@
 //!   not read is stopped, not buffered.
 //!
 //! Reading order: [`export`] (the seam), [`reply`], then `wire` (numbers), `options` and `request` (pure parsers),
-//! `handshake`, `transmission`, `writer`, `connection`, [`server`].
+//! `handshake`, `transmission`, `writer`, `connection`, [`server`]; `passing` for what is served elsewhere.
 
 mod connection;
 pub mod export;
 mod handshake;
 mod inbound;
 mod options;
+mod passing;
 pub mod reply;
 mod request;
 pub mod server;
@@ -34,9 +35,9 @@ mod writer;
 
 pub use connection::Connection;
 pub use export::{
-    BoxFuture, Command, Export, ExportEntry, ExportInfo, Exports, PAYLOAD_BYTES_MAX, Refusal,
-    RefusalKind, Request,
+    Agreement, BoxFuture, Command, Elsewhere, Export, ExportEntry, ExportInfo, Exports,
+    PAYLOAD_BYTES_MAX, Refusal, RefusalKind, Request, Stream,
 };
 pub use reply::{Errno, Extent, Reply};
 pub use request::PAYLOAD_DISCARDED_BYTES_MAX;
-pub use server::{Address, Limits, Server};
+pub use server::{Address, Adopted, Adopter, Limits, Server};

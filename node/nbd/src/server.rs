@@ -1,7 +1,7 @@
 //! The server: listens, bounds how many clients there are, and stops.
 
 use crate::connection::{self, Connection};
-use crate::export::Exports;
+use crate::export::{Agreement, BoxFuture, Export, Exports, Stream};
 use rustix::net::sockopt;
 use std::fmt;
 use std::io;
@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -73,10 +74,53 @@ impl Default for Limits {
 
 /// A running server. Dropped, it ends all its connections as [`Server::stop`] does, without waiting for them.
 pub struct Server {
+    adopter: Adopter,
     addresses: Vec<Address>,
     connections: Arc<AtomicUsize>,
     stops: watch::Sender<bool>,
     listening: Vec<JoinHandle<()>>,
+}
+
+/// A client whose handshake another server has made, and what they agreed on.
+pub struct Adopted<S> {
+    /// What carries its requests and the replies.
+    pub stream: S,
+    /// What it has opened here.
+    pub export: Arc<dyn Export>,
+    /// What is agreed besides.
+    pub agreement: Agreement,
+}
+
+/// The way into a server for clients that another server hands on. Clones are the same one.
+#[derive(Clone)]
+pub struct Adopter {
+    shared: Shared,
+    adopted: UnboundedSender<BoxFuture<'static, ()>>,
+}
+
+impl Adopter {
+    /// Takes a client that comes from `peer`, as one that came by itself: it counts as a connection from now on, and is ended with the others.
+    /// `open` gives the client once its export is open, or nothing; it is dropped when the connection is closed meanwhile. Where there are too
+    /// many connections already, or the server has stopped, it is dropped at once.
+    pub fn adopt<S, F>(&self, peer: String, open: impl FnOnce(Connection) -> F)
+    where
+        S: Stream + 'static,
+        F: Future<Output = Option<Adopted<S>>> + Send + 'static,
+    {
+        let shared = &self.shared;
+        let Some(counted) = shared.count() else {
+            return;
+        };
+        let connection = shared.connection(peer);
+        let opening = open(connection.clone());
+        let limits = shared.limits;
+        let served = Box::pin(async move {
+            connection::adopt(opening, limits, connection).await;
+            drop(counted);
+        });
+        // Fails when the server has stopped: then the client is dropped.
+        let _ = self.adopted.send(served);
+    }
 }
 
 /// What the tasks that accept connections share.
@@ -142,11 +186,14 @@ impl Server {
             numbers: Arc::default(),
             stops: stopped,
         };
-        let listening = listeners
+        let mut listening: Vec<JoinHandle<()>> = listeners
             .into_iter()
             .map(|listener| tokio::spawn(accept_all(listener, shared.clone())))
             .collect();
+        let (adopted, adopting) = mpsc::unbounded_channel();
+        listening.push(tokio::spawn(adopt_all(adopting, shared.clone())));
         Ok(Server {
+            adopter: Adopter { shared, adopted },
             addresses: bound,
             connections,
             stops,
@@ -158,6 +205,12 @@ impl Server {
     #[must_use]
     pub fn addresses(&self) -> &[Address] {
         &self.addresses
+    }
+
+    /// The way in for clients that another server hands on.
+    #[must_use]
+    pub fn adopter(&self) -> Adopter {
+        self.adopter.clone()
     }
 
     /// How many clients are connected.
@@ -262,6 +315,29 @@ async fn accept_all(listener: Listener, shared: Shared) {
     if let Some(Err(error)) = socket_file.map(std::fs::remove_file) {
         tracing::warn!(%error, "NBD socket file not removed");
     }
+    until_over(&shared, clients).await;
+}
+
+/// Serves the clients that another server hands on.
+async fn adopt_all(mut adopted: UnboundedReceiver<BoxFuture<'static, ()>>, shared: Shared) {
+    let mut clients = JoinSet::new();
+    let mut stops = shared.stops.clone();
+    loop {
+        tokio::select! {
+            Some(client) = adopted.recv() => {
+                clients.spawn(client);
+            }
+            _ = stops.wait_for(|stops| *stops) => break,
+            // Reaps ended connections as they end.
+            Some(ended) = clients.join_next() => report(ended),
+        }
+    }
+    drop(adopted);
+    until_over(&shared, clients).await;
+}
+
+/// Waits for clients that were told to end, and cuts off who takes too long.
+async fn until_over(shared: &Shared, mut clients: JoinSet<()>) {
     let all_over = async {
         while let Some(ended) = clients.join_next().await {
             report(ended);
@@ -294,22 +370,36 @@ impl Drop for Counted {
     }
 }
 
+impl Shared {
+    /// Counts one more connection, if there is room.
+    fn count(&self) -> Option<Counted> {
+        let counted = Counted::new(&self.connections, self.limits.connections);
+        if counted.is_none() {
+            tracing::warn!(
+                connections = self.limits.connections,
+                "NBD client turned away: too many connections"
+            );
+        }
+        counted
+    }
+
+    fn connection(&self, peer: String) -> Connection {
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        Connection::new(number, peer, self.stops.clone())
+    }
+}
+
 fn admit(socket: Socket, shared: &Shared, clients: &mut JoinSet<()>) {
-    let Some(counted) = Counted::new(&shared.connections, shared.limits.connections) else {
-        tracing::warn!(
-            connections = shared.limits.connections,
-            "NBD client turned away: too many connections"
-        );
+    let Some(counted) = shared.count() else {
         return;
     };
-    let number = shared.numbers.fetch_add(1, Ordering::Relaxed);
-    let (exports, limits, stops) = (shared.exports.clone(), shared.limits, shared.stops.clone());
+    let (exports, limits) = (shared.exports.clone(), shared.limits);
     match socket {
         Socket::Tcp(stream, peer) => {
             if let Err(error) = prepare(&stream) {
                 tracing::debug!(%error, %peer, "NBD socket options not set");
             }
-            let connection = Connection::new(number, peer.to_string(), stops);
+            let connection = shared.connection(peer.to_string());
             let (read, write) = stream.into_split();
             clients.spawn(async move {
                 connection::serve(read, write, exports, limits, connection).await;
@@ -317,7 +407,7 @@ fn admit(socket: Socket, shared: &Shared, clients: &mut JoinSet<()>) {
             });
         }
         Socket::Unix(stream) => {
-            let connection = Connection::new(number, "unix".to_owned(), stops);
+            let connection = shared.connection("unix".to_owned());
             let (read, write) = stream.into_split();
             clients.spawn(async move {
                 connection::serve(read, write, exports, limits, connection).await;

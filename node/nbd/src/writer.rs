@@ -38,7 +38,11 @@ pub(crate) async fn run<W: AsyncWrite + Unpin>(
             }
             gathered.push(answer, structured);
         }
-        if let Err(error) = gathered.write_to(&mut write).await {
+        let written = async {
+            gathered.write_to(&mut write).await?;
+            write.flush().await
+        };
+        if let Err(error) = written.await {
             tracing::debug!(?connection, %error, "NBD replies not written");
             return;
         }

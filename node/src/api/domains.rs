@@ -115,7 +115,12 @@ fn explanation(
             format!("when it is back: domain-ctl activate clusterdomain {name} --wait"),
         ),
         State::Active if !silent.is_empty() => {
+            let serves =
+                |(node, _)| !facts.answers(node) && !facts.catalog.diskless.contains(&node);
             let next = match record.role {
+                isthmus_catalog::DomainRole::Data if !facts.nodes_of(id).any(serves) => {
+                    "start it".to_owned()
+                }
                 isthmus_catalog::DomainRole::Data => {
                     format!(
                         "start it, or if the site is lost: domain-ctl deactivate clusterdomain {name} --wait"

@@ -16,7 +16,9 @@ pub fn between_data_domains(facts: &Facts) -> Vec<Link> {
         domain.is_some_and(|domain| domain.role == DomainRole::Data)
     };
     let nodes: Vec<NodeId> = facts.catalog.nodes.keys().copied().collect();
-    let nodes: Vec<NodeId> = nodes.into_iter().filter(in_data_domain).collect();
+    let holds_replicas =
+        |node: &NodeId| in_data_domain(node) && !facts.catalog.diskless.contains(node);
+    let nodes: Vec<NodeId> = nodes.into_iter().filter(holds_replicas).collect();
     let mut links = Vec::new();
     for (index, one) in nodes.iter().enumerate() {
         for other in &nodes[index + 1..] {

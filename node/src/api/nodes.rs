@@ -2,8 +2,8 @@
 
 use crate::api::domains;
 use crate::api::facts::Facts;
-use isthmus_api::{DomainRole, DomainState, Node, NodeList};
-use isthmus_catalog::{NodeRecord, starts_counted};
+use isthmus_api::{DomainState, Node, NodeList, NodeRole};
+use isthmus_catalog::{DomainRole, NodeRecord, starts_counted};
 use isthmus_engine::NodeId;
 
 /// All nodes in the order of their ids.
@@ -47,7 +47,11 @@ fn node(facts: &Facts, id: NodeId, record: &NodeRecord) -> Node {
         name: record.name.clone(),
         id: id.0,
         domain: facts.domain_name(record.domain),
-        role: domain.map_or(DomainRole::Data, |domain| domains::role(domain.role)),
+        role: match domain.map(|domain| domain.role) {
+            _ if facts.catalog.diskless.contains(&id) => NodeRole::Diskless,
+            Some(DomainRole::Witness) => NodeRole::Witness,
+            Some(DomainRole::Data) | None => NodeRole::Data,
+        },
         domain_state: domain.map_or(DomainState::Inactive, |domain| domains::state(domain.state)),
         peer_address: record.peer_address.clone(),
         api_address: record.api_address.clone(),

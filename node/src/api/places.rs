@@ -61,8 +61,15 @@ pub async fn unpublish<A: ClusterAccess>(
     } = asked::<A, UnpublishVolume>(&api, &name, &headers, &bytes).await?;
     let facts = reads::facts(api.cluster.as_ref()).await;
     let node = node_named(&facts.catalog, &wanted.node)?;
+    // What came to a diskless node is attached at the primary.
+    let served_by = match facts.catalog.volumes.get(&volume) {
+        Some(record) if facts.catalog.diskless.contains(&node) => {
+            record.primary.map_or(node, |primary| primary.node)
+        }
+        Some(_) | None => node,
+    };
     let idle = facts
-        .runtime(node, volume)
+        .runtime(served_by, volume)
         .is_some_and(|runtime| runtime.clients == 0);
     let command = Command::Unpublish { volume, node, idle };
     place(&api, id, command, &facts.catalog, volume, Some(node)).await?;
@@ -115,6 +122,18 @@ fn way_out(
             ))
             .next("ask again then")
             .after(FENCED_WITHIN_SECONDS),
+        _ if catalog.diskless.contains(&node) => {
+            let primary = record.primary.map(|primary| catalog.node_name(primary.node));
+            let primary = primary.unwrap_or_else(|| "its primary".to_owned());
+            error
+                .because(format!(
+                    "{name} forwards its clients to {primary}, which has one of the volume, or does not answer"
+                ))
+                .next(format!(
+                    "disconnect its clients; where {name} has died, {primary} notices within seconds: ask again then"
+                ))
+                .after(FENCED_WITHIN_SECONDS)
+        }
         Some(domain) if is_primary => error
             .because(format!("{name} is the volume's primary"))
             .next(format!(

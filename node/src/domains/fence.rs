@@ -4,7 +4,7 @@
 //! a primary serves only while it holds a grant of *every* other member of its set (and of kvdb, when the set lies in one
 //! domain). So once one giver outside the domain has acted on the deactivation, it renews no more, and a lease later (plus
 //! drift) the primary's right is over, whatever the domain's nodes still believe. A new primary that has opened went through
-//! the same wait (I3).
+//! the same wait (I3). Diskless nodes hold no right of their own: all that they serve passes through a primary.
 
 use crate::api::access::Observations;
 use isthmus_catalog::{Catalog, DomainRole, Handover, VolumeRecord};
@@ -66,12 +66,8 @@ impl Fence {
                 text: "a witness serves nothing".to_owned(),
             });
         }
-        let nodes: BTreeSet<NodeId> = catalog
-            .nodes
-            .iter()
-            .filter(|(_, node)| node.domain == domain)
-            .map(|(id, _)| *id)
-            .collect();
+        self.check_forwarders(catalog, domain, observations)?;
+        let nodes: BTreeSet<NodeId> = catalog.nodes_with_store(domain).map(|(id, _)| id).collect();
         if nodes
             .iter()
             .all(|node| self.says_it_serves_nothing(observations, *node))
@@ -103,6 +99,36 @@ impl Fence {
                 waited.as_millis()
             ),
         })
+    }
+
+    /// Whether no node that answers takes requests from the domain's diskless nodes any more. These serve nothing themselves: what they forward
+    /// to a primary in the domain ends with that one's right; a primary outside sends their clients away when it acts on the deactivation.
+    fn check_forwarders(
+        &self,
+        catalog: &Catalog,
+        domain: DomainId,
+        observations: &Observations,
+    ) -> Result<(), String> {
+        let nodes = catalog.nodes.iter();
+        let mut forwarders = nodes
+            .filter(|(id, node)| node.domain == domain && catalog.diskless.contains(id))
+            .map(|(id, _)| *id);
+        if forwarders.all(|node| self.says_it_serves_nothing(observations, node)) {
+            return Ok(());
+        }
+        let mut outside = catalog
+            .nodes
+            .iter()
+            .filter(|(id, node)| node.domain != domain && !catalog.diskless.contains(id));
+        let has_not_heard = |node: NodeId| {
+            let observation = observations.get(&node).filter(|observed| observed.answers);
+            let runtime = observation.and_then(|observation| observation.runtime.as_ref());
+            runtime.is_some_and(|runtime| runtime.acted_on_revision < self.revision)
+        };
+        match outside.find(|(id, _)| has_not_heard(**id)) {
+            None => Ok(()),
+            Some((_, node)) => Err(format!("{} must have heard of it", node.name)),
+        }
     }
 
     fn says_it_serves_nothing(&self, observations: &Observations, node: NodeId) -> bool {

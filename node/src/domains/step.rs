@@ -95,16 +95,12 @@ impl Update {
     }
 
     fn activation(&mut self, view: &View<'_>, record: &DomainUpdate) -> Result<Command, String> {
-        let nodes = view
-            .catalog
-            .nodes
-            .iter()
-            .filter(|(_, node)| node.domain == record.domain);
+        let nodes = view.catalog.nodes_with_store(record.domain);
         let (mut answers, mut silent) = (false, Vec::new());
         for (id, node) in nodes {
             let observation = view
                 .observations
-                .get(id)
+                .get(&id)
                 .filter(|observation| observation.answers);
             let Some(runtime) = observation.and_then(|observation| observation.runtime.as_ref())
             else {

@@ -2,7 +2,7 @@ use crate::api::access::Observations;
 use crate::api::tests::{apply, formed, heard, runtime};
 use crate::domains::step::{Step, UPDATE_TIME_MAX, Update, View};
 use isthmus_api::{VolumeRole, VolumeRuntime};
-use isthmus_catalog::{Answer, Catalog, Command, DomainUpdate, VolumePolicy};
+use isthmus_catalog::{Answer, Catalog, Command, DomainUpdate, NodeRecord, VolumePolicy};
 use isthmus_engine::{DomainId, Incarnation, NodeId, ReplicaId, Time, VolumeId};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -191,6 +191,43 @@ fn a_site_that_says_that_it_serves_nothing_needs_no_wait() {
         matches!(done, Step::Propose(Command::Deactivated { .. })),
         "{done:?}"
     );
+}
+
+#[test]
+fn a_diskless_node_holds_no_fence_up_once_those_who_could_serve_it_have_heard() {
+    let (mut catalog, record) = deactivating();
+    let worker = NodeRecord {
+        name: "worker-1".to_owned(),
+        domain: DomainId(1),
+        ..catalog.nodes[&NodeId(2)].clone()
+    };
+    let add = Command::AddDiskless {
+        node: NodeId(4),
+        record: Box::new(worker),
+    };
+    assert_eq!(apply(&mut catalog, 20, add), Answer::Done);
+    let heard_of_it = |seen: &mut Observations, node: u32, revision| {
+        let observation = seen.get_mut(&NodeId(node)).unwrap();
+        observation.runtime.as_mut().unwrap().acted_on_revision = revision;
+    };
+    let look = |seen: &Observations| {
+        let mut update = Update::new(&catalog, START);
+        step(&mut update, &catalog, &record, seen, &[2], Duration::ZERO)
+    };
+    // The diskless node is silent, and the primary at the other site has not heard: it may take its requests still.
+    let mut seen = observations(&[1, 2, 3]);
+    heard_of_it(&mut seen, 2, 1);
+    waits(&look(&seen), "b1 must have heard");
+    heard_of_it(&mut seen, 2, u64::MAX);
+    assert!(matches!(look(&seen), Step::Propose(_)), "{:?}", look(&seen));
+    // It says itself that it has acted: then nobody else is asked.
+    let mut worker = runtime(1);
+    worker.node = 4;
+    seen.insert(NodeId(4), heard(worker));
+    heard_of_it(&mut seen, 2, 1);
+    assert!(matches!(look(&seen), Step::Propose(_)), "{:?}", look(&seen));
+    heard_of_it(&mut seen, 4, 1);
+    waits(&look(&seen), "b1 must have heard");
 }
 
 #[test]

@@ -2,7 +2,7 @@ use super::watch::{Findings, GOAL_SILENCE_MAX, Policy, RELOCATION_TIME_MAX, View
 use crate::api::access::Observations;
 use crate::api::tests::{NODES, apply, formed, heard, runtime};
 use isthmus_api::{VolumeRole, VolumeRuntime};
-use isthmus_catalog::{Answer, Catalog, Command, VolumePolicy};
+use isthmus_catalog::{Answer, Catalog, Command, NodeRecord, VolumePolicy};
 use isthmus_engine::{DomainId, Epoch, Incarnation, NodeId, ReplicaId, Time, VolumeId};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -169,6 +169,31 @@ fn a_site_that_the_witness_hears_is_left_alone() {
         assert!(world.is_idle(Duration::ZERO));
         assert!(world.is_idle(AFTER * 10));
     }
+}
+
+#[test]
+fn a_site_of_which_only_a_diskless_node_is_left_is_lost_unless_that_one_hears_the_others() {
+    let mut world = World::new();
+    let worker = NodeRecord {
+        name: "worker-1".to_owned(),
+        domain: SITE_A,
+        ..world.catalog.nodes[&NodeId(2)].clone()
+    };
+    world.done(Command::AddDiskless {
+        node: NodeId(4),
+        record: Box::new(worker),
+    });
+    world.answer(&[2, 3]);
+    let mut worker = runtime(1);
+    worker.node = 4;
+    worker.sessions = Some(vec![1, 2, 3]);
+    world.seen.insert(NodeId(4), heard(worker));
+    assert!(world.is_idle(Duration::ZERO));
+    assert!(world.is_idle(AFTER * 10));
+    let worker = world.seen.get_mut(&NodeId(4)).unwrap();
+    worker.runtime.as_mut().unwrap().sessions = Some(vec![2, 3]);
+    assert!(world.is_idle(AFTER * 20));
+    assert!(fails_over(&world.look(AFTER * 21, AUTOMATIC)));
 }
 
 #[test]

@@ -218,11 +218,9 @@ fn is_lost(view: &View<'_>, domain: DomainId) -> bool {
     voters_answer && !nodes.is_empty() && !nodes.iter().any(is_heard)
 }
 
+/// Those whose loss is the domain's: a diskless node alone serves nothing. (What it hears of the others counts.)
 fn nodes_of(catalog: &Catalog, domain: DomainId) -> impl Iterator<Item = NodeId> {
-    let nodes = catalog.nodes.iter();
-    nodes
-        .filter(move |(_, node)| node.domain == domain)
-        .map(|(id, _)| *id)
+    catalog.nodes_with_store(domain).map(|(id, _)| id)
 }
 
 /// Whether the domain's last update is a deactivation by the policy, and done.

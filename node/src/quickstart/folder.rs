@@ -224,6 +224,7 @@ fn member(id: u32, name: &str, domain: &str, ports: Ports) -> Member {
         domain: domain.to_owned(),
         peer_address: local(ports.peer),
         api_address: local(ports.api),
+        role: None,
         nbd_address: ports.nbd.map(local),
     }
 }

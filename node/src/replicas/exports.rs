@@ -1,6 +1,6 @@
 //! Volumes as NBD exports: the export's name is the volume's.
 
-use super::inputs::{Input, Inputs, Ticket};
+use super::inputs::{Input, Inputs, Served, Ticket};
 use isthmus_catalog::{Catalog, VolumeRecord};
 use isthmus_engine::{BLOCK_BYTES, NodeId, VolumeId};
 use isthmus_host::ClientRequest;
@@ -68,7 +68,8 @@ fn names(catalog: &Catalog, record: &VolumeRecord) -> String {
         .join(" or ")
 }
 
-fn info(record: &VolumeRecord) -> ExportInfo {
+/// A volume's size and manner, as the catalog has them.
+pub fn info(record: &VolumeRecord) -> ExportInfo {
     ExportInfo {
         bytes: record.bytes,
         block_bytes_min: record.block_bytes,
@@ -108,16 +109,18 @@ impl Exports for NodeExports {
             self.inputs.send(Input::Attach {
                 volume,
                 connection: client,
+                forwarded: None,
                 answer,
             });
             match answered.await {
-                Ok(Ok(bytes)) => {
+                Ok(Ok(Served { bytes, .. })) => {
                     // It may have grown while the client waited, and kvdb's news come to the host by other ways, too.
                     let info = ExportInfo { bytes, ..info };
                     let export: Arc<dyn Export> = Arc::new(VolumeExport {
                         volume,
                         info,
                         connection,
+                        forwarded: None,
                         inputs: self.inputs.clone(),
                     });
                     Ok(export)
@@ -136,11 +139,31 @@ impl Exports for NodeExports {
 }
 
 /// A volume as one connection sees it.
-struct VolumeExport {
+pub struct VolumeExport {
     volume: VolumeId,
     info: ExportInfo,
     connection: u64,
+    /// Of a client that another node forwards: its connection.
+    forwarded: Option<Connection>,
     inputs: Inputs,
+}
+
+impl VolumeExport {
+    /// A volume as it is served to the client of this connection that another node forwards.
+    pub fn forwarded(
+        volume: VolumeId,
+        info: ExportInfo,
+        client: Connection,
+        inputs: Inputs,
+    ) -> VolumeExport {
+        VolumeExport {
+            volume,
+            info,
+            connection: client.number(),
+            forwarded: Some(client),
+            inputs,
+        }
+    }
 }
 
 impl Export for VolumeExport {
@@ -149,6 +172,10 @@ impl Export for VolumeExport {
     }
 
     fn submit(&self, request: Request, reply: Reply) {
+        // The attachment, and with it the epoch under which the client came, is over: what was on its way is not taken any more.
+        if self.forwarded.as_ref().is_some_and(Connection::is_closing) {
+            return reply.error(Errno::Shutdown, "the attachment is over");
+        }
         let Request {
             command,
             offset,

@@ -1,12 +1,13 @@
 //! The host's loop: waits for inputs, hands all that are there to the host, lets it run, and does what it wants done.
 
-use super::inputs::{Input, Inputs, Ticket};
+use super::inputs::{AttachError, Attachment, Client, Forwarded, Input, Inputs, Ticket};
 use super::report;
 use crate::clock;
 use crate::peers::Outlet;
 use crate::serve::FiguresPage;
+use isthmus_catalog::Catalog;
 use isthmus_disk::FileDisk;
-use isthmus_engine::{NodeId, Standing, Time, VolumeId};
+use isthmus_engine::{Epoch, NodeId, Standing, Time, VolumeId};
 use isthmus_host::{Host, Lane, Outputs};
 use isthmus_journal::Disk;
 use isthmus_kvdb::{Detour, Kvdb};
@@ -15,6 +16,7 @@ use isthmus_transport::SessionId;
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::Handle;
@@ -41,12 +43,13 @@ pub struct HostLoop {
     pub(super) detour: Detour,
     pub(super) runtime: Handle,
     pub(super) sessions: BTreeMap<NodeId, SessionId>,
-    pub(super) connections: BTreeMap<VolumeId, BTreeMap<u64, Connection>>,
+    pub(super) clients: BTreeMap<VolumeId, BTreeMap<u64, Client>>,
     pub(super) outputs: Outputs<Ticket>,
     /// Whether kvdb is being asked to confirm the catalog, and whether it must be asked once more after that.
     pub(super) confirming: bool,
     pub(super) confirm_again: bool,
-    revision: u64,
+    /// The newest that the host has acted on.
+    pub(super) catalog: Arc<Catalog>,
     kept_back_until: Option<Time>,
     stopping: Option<(Time, oneshot::Sender<()>)>,
 }
@@ -83,11 +86,11 @@ impl HostLoop {
             detour,
             runtime,
             sessions: BTreeMap::new(),
-            connections: BTreeMap::new(),
+            clients: BTreeMap::new(),
             outputs: Outputs::default(),
             confirming: false,
             confirm_again: false,
-            revision: 0,
+            catalog: Arc::default(),
             kept_back_until: None,
             stopping: None,
         }
@@ -202,10 +205,11 @@ impl HostLoop {
                 }
             }
             // What came by a detour may be ahead of what kvdb brings here.
-            Input::Catalog(catalog) if catalog.revision < self.revision => {}
+            Input::Catalog(catalog) if catalog.revision < self.catalog.revision => {}
             Input::Catalog(catalog) => {
-                self.revision = catalog.revision;
+                self.catalog = Arc::clone(&catalog);
                 self.host.on_catalog(now, catalog, outputs);
+                self.send_away_who_is_not_let_in();
             }
             Input::Answer { volume, done } => self.host.on_answer(now, volume, done, outputs),
             Input::Confirmed { begun, catalog } => {
@@ -219,27 +223,21 @@ impl HostLoop {
             Input::Attach {
                 volume,
                 connection,
+                forwarded,
                 answer,
-            } => {
-                let ticket = Ticket::Attach {
-                    volume,
-                    connection,
-                    answer,
-                };
-                self.host.attach(now, volume, ticket, outputs);
-            }
+            } => self.attach(now, volume, connection, forwarded, answer),
             Input::Detach { volume, connection } => {
                 let known = self
-                    .connections
+                    .clients
                     .get_mut(&volume)
-                    .and_then(|connections| connections.remove(&connection));
+                    .and_then(|clients| clients.remove(&connection));
                 if known.is_some() {
                     self.host.detach(now, volume, outputs);
                 }
             }
             Input::Report(answer) => {
                 // Whoever asked may have gone.
-                let _ = answer.send(report::state(&self.host, now, self.revision));
+                let _ = answer.send(report::state(&self.host, now, self.catalog.revision));
             }
             Input::Figures {
                 after,
@@ -257,6 +255,37 @@ impl HostLoop {
                 self.stopping = Some((now + within, stopped));
             }
         }
+    }
+
+    fn attach(
+        &mut self,
+        now: Time,
+        volume: VolumeId,
+        connection: Connection,
+        forwarded: Option<Forwarded>,
+        answer: oneshot::Sender<Attachment>,
+    ) {
+        if let Some(Forwarded { epoch: theirs, .. }) = forwarded {
+            let record = self.catalog.volumes.get(&volume);
+            let ours = record.map_or(Epoch::default(), |record| record.epoch);
+            if ours != theirs {
+                // Whoever asked may have gone.
+                let _ = answer.send(Err(AttachError::OtherEpoch { ours, theirs }));
+                return;
+            }
+        }
+        let came_to = forwarded.map_or(self.host.me().node, |forwarded| forwarded.by);
+        let client = Client {
+            connection,
+            came_to,
+        };
+        let ticket = Ticket::Attach {
+            volume,
+            client,
+            answer,
+        };
+        self.host
+            .attach_forwarded(now, volume, came_to, ticket, &mut self.outputs);
     }
 
     fn take_frame(

@@ -3,7 +3,7 @@
 use crate::serve::{DataPathState, FiguresPage};
 use bytes::Bytes;
 use isthmus_catalog::Catalog;
-use isthmus_engine::{NodeId, Time, VolumeId};
+use isthmus_engine::{Epoch, NodeId, Time, VolumeId};
 use isthmus_host::{ClientError, ClientRequest, Outcome};
 use isthmus_nbd::{Connection, Errno, Extent, Reply};
 use isthmus_transport::{Lane, SessionId};
@@ -45,8 +45,9 @@ pub enum Input {
     Attach {
         volume: VolumeId,
         connection: Connection,
-        /// With the volume's size in bytes as it is served.
-        answer: oneshot::Sender<Result<u64, ClientError>>,
+        /// Where it came, if not here.
+        forwarded: Option<Forwarded>,
+        answer: oneshot::Sender<Attachment>,
     },
     /// A client that was attached is gone.
     Detach {
@@ -74,6 +75,44 @@ pub enum Input {
     },
 }
 
+/// Where a client came that another node forwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forwarded {
+    /// That node, which has no store.
+    pub by: NodeId,
+    /// The volume's epoch, as that node knows it.
+    pub epoch: Epoch,
+}
+
+/// A client that is attached, or wants to be.
+pub struct Client {
+    pub connection: Connection,
+    /// The node that it came to: this one, or one that forwards it.
+    pub came_to: NodeId,
+}
+
+/// What comes of a client that opens a volume.
+pub type Attachment = Result<Served, AttachError>;
+
+/// A volume as it is served to a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Served {
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// Under which epoch.
+    pub epoch: Epoch,
+}
+
+/// Why a client can't open a volume here.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AttachError {
+    #[error("{0}")]
+    Client(ClientError),
+    /// Who forwards it knows another epoch than this node: one of the two is behind.
+    #[error("the volume is at epoch {ours} here, the client was forwarded for epoch {theirs}")]
+    OtherEpoch { ours: Epoch, theirs: Epoch },
+}
+
 /// The way in; clones are the same.
 #[derive(Clone)]
 pub struct Inputs(mpsc::UnboundedSender<Input>);
@@ -97,9 +136,8 @@ pub fn channel() -> (Inputs, mpsc::UnboundedReceiver<Input>) {
 pub enum Ticket {
     Attach {
         volume: VolumeId,
-        connection: Connection,
-        /// With the volume's size in bytes as it is served.
-        answer: oneshot::Sender<Result<u64, ClientError>>,
+        client: Client,
+        answer: oneshot::Sender<Attachment>,
     },
     Plain(Reply),
     /// A block status: the host's runs begin at a block, so many bytes before what the client asked for.

@@ -1,9 +1,9 @@
 //! What the host wants done outside.
 
 use super::host_loop::HostLoop;
-use super::inputs::{Input, Ticket, answer};
+use super::inputs::{AttachError, Client, Input, Served, Ticket, answer};
 use crate::clock;
-use isthmus_engine::{NodeId, VolumeId};
+use isthmus_engine::{Epoch, NodeId, VolumeId};
 use isthmus_host::{Lane, Outcome, OutgoingFrame};
 use std::collections::BTreeSet;
 
@@ -69,13 +69,34 @@ impl HostLoop {
                 Some(reason) => format!("this node can't serve the volume: {reason}"),
                 None => "this node does not serve the volume any more".to_owned(),
             };
-            for connection in self
-                .connections
-                .get(volume)
-                .into_iter()
-                .flat_map(|connections| connections.values())
-            {
-                connection.close(reason.clone());
+            for client in self.clients_of(*volume) {
+                client.connection.close(reason.clone());
+            }
+        }
+    }
+
+    fn clients_of(&self, volume: VolumeId) -> impl Iterator<Item = &Client> {
+        let clients = self.clients.get(&volume);
+        clients.into_iter().flat_map(|clients| clients.values())
+    }
+
+    /// Closes the connections of clients that other nodes forward and may forward no more: their domain is not active (I8), or the volume is
+    /// published elsewhere. Where it is published to a diskless node, also of those that came here before: once its client is let
+    /// in, nobody else's requests are taken.
+    pub(super) fn send_away_who_is_not_let_in(&self) {
+        let me = self.host.me().node;
+        for volume in self.clients.keys() {
+            let published = self.catalog.published.get(volume);
+            let is_forwarded =
+                published.is_some_and(|published| self.catalog.diskless.contains(&published.node));
+            for client in self.clients_of(*volume) {
+                let checked = client.came_to != me || is_forwarded;
+                if checked && !self.catalog.lets_in(*volume, me, client.came_to) {
+                    let node = self.catalog.node_name(client.came_to);
+                    client
+                        .connection
+                        .close(format!("clients of {node} are not served any more"));
+                }
             }
         }
     }
@@ -139,7 +160,7 @@ impl HostLoop {
     fn answer_attach(&mut self, ticket: Ticket, outcome: Outcome) {
         let Ticket::Attach {
             volume,
-            connection,
+            client,
             answer,
         } = ticket
         else {
@@ -147,20 +168,25 @@ impl HostLoop {
         };
         match outcome {
             Outcome::Attached => {
-                let number = connection.number();
-                self.connections
+                let number = client.connection.number();
+                self.clients
                     .entry(volume)
                     .or_default()
-                    .insert(number, connection);
+                    .insert(number, client);
                 let mirror = self.host.mirrors().get(&volume);
-                let bytes = mirror.map_or(0, isthmus_host::mirror::Mirror::bytes);
-                if answer.send(Ok(bytes)).is_err() {
+                let served = Served {
+                    bytes: mirror.map_or(0, isthmus_host::mirror::Mirror::bytes),
+                    epoch: mirror.map_or_else(Epoch::default, |mirror| {
+                        mirror.engine().configuration().epoch
+                    }),
+                };
+                if answer.send(Ok(served)).is_err() {
                     self.client_left(volume, number);
                 }
             }
             Outcome::Failed(error) => {
                 // The client may have gone.
-                let _ = answer.send(Err(error));
+                let _ = answer.send(Err(AttachError::Client(error)));
             }
             other => {
                 tracing::error!(%volume, ?other, "an attachment was answered with something else")

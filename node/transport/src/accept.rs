@@ -7,7 +7,8 @@ use crate::session::{CODE_VIOLATION, Session};
 use crate::tls::TlsSocket;
 use crate::transport::Shared;
 use crate::trust::is_node;
-use crate::wire::{Class, HELLO_BYTES, Hello, Violation, encode_welcome};
+use crate::tunnel::Tunnel;
+use crate::wire::{Class, Greeting, HELLO_BYTES, Hello, Violation, encode_welcome};
 use bytes::Buf;
 use quinn::{Connection, Incoming, VarInt};
 use rustls::pki_types::CertificateDer;
@@ -33,8 +34,14 @@ const GREETING_TIMEOUT: Duration = Duration::from_secs(3);
 /// After the system refused to take a TCP connection (too many open files, say), how long to leave it alone.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What a connection turned out to be: the last one of a session in the making, or one more of its three.
-type Found = Option<(Arc<Peer>, [Greeted; 3])>;
+/// What a connection turned out to be.
+enum Found {
+    /// One more of a session's three; others are missing.
+    Part,
+    /// The last one of a session in the making.
+    Session(Arc<Peer>, [Greeted; 3]),
+    Tunnel(Arc<Peer>, Tunnel),
+}
 
 /// Takes QUIC connections until the endpoint is closed.
 pub(crate) async fn quic(shared: Arc<Shared>) {
@@ -105,8 +112,9 @@ async fn establish(
     let greeted = timeout(GREETING_TIMEOUT, greeted).await;
     drop(permit);
     match greeted {
-        Ok(Ok(Some((peer, connections)))) => serve(shared, &peer, connections).await,
-        Ok(Ok(None)) => {}
+        Ok(Ok(Found::Session(peer, connections))) => serve(shared, &peer, connections).await,
+        Ok(Ok(Found::Tunnel(peer, tunnel))) => peer.handler.tunnel(peer.node, tunnel),
+        Ok(Ok(Found::Part)) => {}
         Ok(Err(why)) => shared.refusals.refuse(&from, &why),
         Err(_) => shared.refusals.refuse(&from, &"no greeting in time"),
     }
@@ -121,11 +129,12 @@ async fn greeted_quic(shared: &Shared, incoming: Incoming) -> Result<Found, Stri
 }
 
 async fn greeting_quic(shared: &Shared, connection: &Connection) -> Result<Found, String> {
-    let peer = dialing_peer(shared, &peer_certificates(connection))?;
+    let peer = peer_with(shared, &peer_certificates(connection))?;
+    check_dialing(shared, peer)?;
     if generation::is_other(connection) {
         let heard = generation::answer(connection, &shared.lineage).await;
         peer.met(heard.map_err(|error| error.to_string())?);
-        return Ok(None);
+        return Ok(Found::Part);
     }
     let (stream, mut receive) = connection
         .accept_bi()
@@ -136,7 +145,8 @@ async fn greeting_quic(shared: &Shared, connection: &Connection) -> Result<Found
         .read_exact(&mut bytes)
         .await
         .map_err(|error| error.to_string())?;
-    gather(peer, &bytes, |_| {
+    let hello = Hello::decode(&bytes).map_err(|violation| refusal(peer, violation))?;
+    gather(peer, hello, |_| {
         Ok(Greeted {
             link: Link::Quic(connection.clone()),
             stream: Some(stream),
@@ -149,10 +159,9 @@ async fn greeted_tls(shared: &Shared, stream: TcpStream) -> Result<Found, String
     let mut socket = TlsSocket::accept(stream, config, shared.idle_timeout)
         .await
         .map_err(|error| error.to_string())?;
-    let peer = dialing_peer(shared, socket.peer_certificates())?;
-    let peer = Arc::clone(peer);
+    let peer = Arc::clone(peer_with(shared, socket.peer_certificates())?);
     if socket.protocol() == Some(LINEAGE_PROTOCOL) {
-        return Ok(None);
+        return Ok(Found::Part);
     }
     socket
         .fill(HELLO_BYTES)
@@ -160,7 +169,17 @@ async fn greeted_tls(shared: &Shared, stream: TcpStream) -> Result<Found, String
         .map_err(|error| error.to_string())?;
     let mut bytes = [0; HELLO_BYTES];
     socket.plain.copy_to_slice(&mut bytes);
-    gather(&peer, &bytes, |class| match class {
+    let hello = match Greeting::decode(&bytes).map_err(|violation| refusal(&peer, violation))? {
+        Greeting::Session(hello) => hello,
+        Greeting::Tunnel => {
+            let tunnel = Tunnel::new(&peer, socket);
+            let tunnel =
+                tunnel.ok_or_else(|| format!("{}: a tunnel without a session", peer.node))?;
+            return Ok(Found::Tunnel(peer, tunnel));
+        }
+    };
+    check_dialing(shared, &peer)?;
+    gather(&peer, hello, |class| match class {
         Class::Control => Err(Violation::WrongConnection),
         Class::Write | Class::Resync => Ok(Greeted {
             link: Link::Tls(Box::new(socket)),
@@ -169,32 +188,40 @@ async fn greeted_tls(shared: &Shared, stream: TcpStream) -> Result<Found, String
     })
 }
 
-/// The peer with this certificate, if it is one that dials this node.
-fn dialing_peer<'a>(
+fn refusal(peer: &Peer, violation: Violation) -> String {
+    format!("{}: {violation}", peer.node)
+}
+
+/// The peer with this certificate.
+fn peer_with<'a>(
     shared: &'a Shared,
     chain: &[CertificateDer<'_>],
 ) -> Result<&'a Arc<Peer>, String> {
-    let peer = shared
-        .peers
-        .values()
-        .find(|peer| is_node(chain, shared.cluster, peer.node))
-        .ok_or("a certificate of no peer of this node")?;
+    let mut peers = shared.peers.values();
+    let peer = peers.find(|peer| is_node(chain, shared.cluster, peer.node));
+    peer.ok_or_else(|| "a certificate of no peer of this node".to_owned())
+}
+
+/// Refuses sessions that this node has to dial.
+fn check_dialing(shared: &Shared, peer: &Peer) -> Result<(), String> {
     if peer.node >= shared.me {
         return Err(format!("{} is for this node to dial", peer.node));
     }
-    Ok(peer)
+    Ok(())
 }
 
-/// Puts a connection that greeted with these bytes to its session; gives the session's connections when this was the last.
+/// Puts a connection that greeted so to its session; gives the session's connections when this was the last.
 fn gather(
     peer: &Arc<Peer>,
-    hello: &[u8; HELLO_BYTES],
+    hello: Hello,
     greeted: impl FnOnce(Class) -> Result<Greeted, Violation>,
 ) -> Result<Found, String> {
-    let gathered = Hello::decode(hello)
-        .and_then(|hello| peer.gather(hello, greeted(hello.class)?))
-        .map_err(|violation| format!("{}: {violation}", peer.node))?;
-    Ok(gathered.map(|connections| (Arc::clone(peer), connections)))
+    let gathered = greeted(hello.class)
+        .and_then(|greeted| peer.gather(hello, greeted))
+        .map_err(|violation| refusal(peer, violation))?;
+    Ok(gathered.map_or(Found::Part, |connections| {
+        Found::Session(Arc::clone(peer), connections)
+    }))
 }
 
 /// All three are there: the session is up, and the peer is told.

@@ -8,7 +8,8 @@ use crate::session::Session;
 use crate::tls::TlsSocket;
 use crate::transport::{Bulk, Shared};
 use crate::trust::is_node;
-use crate::wire::{Class, Hello, WELCOME_BYTES, decode_welcome};
+use crate::tunnel::Tunnel;
+use crate::wire::{Class, Greeting, Hello, WELCOME_BYTES, decode_welcome};
 use bytes::Buf;
 use quinn::{Connection, RecvStream, SendStream};
 use std::error::Error;
@@ -56,7 +57,8 @@ pub(crate) async fn dial_forever(shared: Arc<Shared>, peer: Arc<Peer>) {
     }
 }
 
-async fn dial(shared: &Shared, peer: &Peer, attempt: u64) -> Result<Connections, Failure> {
+/// The address from which peers are dialed, and one at which the peer can be reached from there.
+async fn way(shared: &Shared, peer: &Peer) -> Result<(SocketAddr, SocketAddr), Failure> {
     let local = shared.ports.endpoint.local_addr()?;
     let addresses = tokio::net::lookup_host(&peer.address).await?;
     let address = addresses
@@ -68,6 +70,33 @@ async fn dial(shared: &Shared, peer: &Peer, attempt: u64) -> Result<Connections,
                 peer.address
             )
         })?;
+    Ok((local, address))
+}
+
+/// Opens a tunnel to a peer with which there is a session.
+pub(crate) async fn tunnel(shared: &Shared, peer: &Peer) -> io::Result<Tunnel> {
+    let no_session = || {
+        let why = format!("there is no session with {}", peer.node);
+        io::Error::new(io::ErrorKind::NotConnected, why)
+    };
+    if peer.session().is_none() {
+        return Err(no_session());
+    }
+    let opening = async {
+        let _turn = shared.tunnels_dialed.acquire().await?;
+        let (local, address) = way(shared, peer).await?;
+        let greeting = Greeting::Tunnel.encode();
+        connect_tls(shared, peer, local.ip(), address, &greeting).await
+    };
+    let socket = match timeout(ATTEMPT_TIMEOUT, opening).await {
+        Ok(opened) => opened.map_err(io::Error::other)?,
+        Err(_) => return Err(io::ErrorKind::TimedOut.into()),
+    };
+    Tunnel::new(peer, socket).ok_or_else(no_session)
+}
+
+async fn dial(shared: &Shared, peer: &Peer, attempt: u64) -> Result<Connections, Failure> {
+    let (local, address) = way(shared, peer).await?;
     let [control, write, resync] = Class::ALL.map(|class| {
         let hello = Hello {
             class,
@@ -133,6 +162,22 @@ async fn greet_tls(
     address: SocketAddr,
     hello: Hello,
 ) -> Result<TlsSocket, Failure> {
+    let mut socket = connect_tls(shared, peer, from, address, &hello.encode()).await?;
+    socket.fill(WELCOME_BYTES).await?;
+    let mut welcome = [0; WELCOME_BYTES];
+    socket.plain.copy_to_slice(&mut welcome);
+    decode_welcome(&welcome)?;
+    Ok(socket)
+}
+
+/// Connects, checks that the right node is there, and greets.
+async fn connect_tls(
+    shared: &Shared,
+    peer: &Peer,
+    from: IpAddr,
+    address: SocketAddr,
+    greeting: &[u8],
+) -> Result<TlsSocket, Failure> {
     let name = node_name(shared.cluster, peer.node);
     let config = &shared.ports.tls_client;
     let connecting = TlsSocket::connect(from, address, &name, config, shared.idle_timeout);
@@ -151,11 +196,7 @@ async fn greet_tls(
         // The connection for control, made at the same time, hears which generation it is.
         return std::future::pending().await;
     }
-    socket.seal(&hello.encode())?;
+    socket.seal(greeting)?;
     socket.flush().await?;
-    socket.fill(WELCOME_BYTES).await?;
-    let mut welcome = [0; WELCOME_BYTES];
-    socket.plain.copy_to_slice(&mut welcome);
-    decode_welcome(&welcome)?;
     Ok(socket)
 }

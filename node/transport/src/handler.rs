@@ -1,5 +1,6 @@
 //! What the transport's user sees of a peer: sessions, lanes, frames, calls, and why sending failed.
 
+use crate::tunnel::Tunnel;
 use crate::wire::Class;
 use bytes::Bytes;
 use isthmus_engine::{NodeId, VolumeId};
@@ -55,6 +56,11 @@ pub trait Handler: Send + Sync + 'static {
     /// Answers a call with at most [`crate::CALL_BYTES_MAX`] bytes; a longer answer is not sent, and the call fails.
     /// `service` and `request` are the peer's word. The answer's future is dropped when the session ends before it is done.
     fn call(&self, peer: NodeId, service: u8, request: Bytes) -> Answer;
+    /// The peer has opened a tunnel to this node; dropped, it is refused. What comes through it is the peer's word.
+    fn tunnel(&self, peer: NodeId, tunnel: Tunnel) {
+        drop(tunnel);
+        tracing::debug!(%peer, "a tunnel came, nobody is there to take it");
+    }
 }
 
 /// Why a frame was not taken.

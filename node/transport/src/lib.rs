@@ -16,12 +16,13 @@
 //!
 //! Reading order: [`handler`] (what a user sees), [`transport`] (start, send, call, stop), `wire` (the bytes), `peer` (the
 //! order of callbacks), `listening`, `dial` and `accept` (how a session comes up), `session`, `sending`, `receiving`
-//! (streams), `mixed` and `tls` (TLS over TCP), `calls`, [`certificates`], `trust`, `quic` (tuning), `retransmits`, `refusals`.
+//! (streams), `mixed` and `tls` (TLS over TCP), [`tunnel`] (bytes beside the session), [`forwarding`] (what is said first in one), `calls`, [`certificates`], `trust`, `quic` (tuning), `retransmits`, `refusals`.
 
 mod accept;
 mod calls;
 pub mod certificates;
 mod dial;
+pub mod forwarding;
 mod generation;
 pub mod handler;
 mod listening;
@@ -36,10 +37,12 @@ mod session;
 mod tls;
 pub mod transport;
 mod trust;
+pub mod tunnel;
 pub mod wire;
 
 pub use certificates::{Authority, CertificateFiles};
 pub use generation::LINEAGE_MAX;
 pub use handler::{Answer, CallError, Handler, Lane, PeerStats, SendError, SessionId};
 pub use transport::{Bulk, Config, Transport};
+pub use tunnel::Tunnel;
 pub use wire::{CALL_BYTES_MAX, FRAME_BYTES_MAX};

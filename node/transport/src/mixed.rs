@@ -2,14 +2,12 @@
 
 use crate::sending::Queue;
 use crate::session::Session;
-use crate::tls::TlsSocket;
+use crate::tls::{SEALED_BYTES_MAX, TlsSocket};
 use crate::wire::{Class, NextMixed, Violation, next_mixed_frame};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::io;
 
-/// With so many bytes sealed, the rest waits until these are with the kernel.
-const SEALED_BYTES_MAX: usize = 256 << 10;
 /// Chunks are put together up to so many bytes, which is what a TLS record carries.
 const TOGETHER_BYTES_MAX: usize = 16 << 10;
 

@@ -16,7 +16,7 @@ use quinn::{Connection, VarInt};
 use std::collections::BTreeSet;
 use std::mem;
 use std::sync::Arc;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 /// Lanes of one kind that a peer may have open: one for each volume that the two nodes share.
@@ -45,6 +45,7 @@ pub(crate) struct Session {
     /// What the connections over TCP sent again, by class.
     pub(crate) retransmits: [Retransmits; 3],
     shared: Arc<Shared>,
+    over: watch::Sender<bool>,
 }
 
 impl Session {
@@ -76,6 +77,7 @@ impl Session {
             calls_out: Semaphore::new(CALLS_MAX as usize),
             retransmits: Default::default(),
             shared: Arc::clone(shared),
+            over: watch::Sender::new(false),
         })
     }
 
@@ -132,7 +134,17 @@ impl Session {
         self.close_with(CODE_DONE, why);
     }
 
+    /// Done when the session is over.
+    pub(crate) fn over(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut over = self.over.subscribe();
+        async move {
+            // An error means that the session was dropped, which is its end, too.
+            let _ = over.wait_for(|over| *over).await;
+        }
+    }
+
     fn close_with(&self, code: u32, why: &str) {
+        self.over.send_replace(true);
         self.lanes.end();
         for connection in self.quic.iter().flatten() {
             connection.close(VarInt::from(code), why.as_bytes());

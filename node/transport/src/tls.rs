@@ -13,7 +13,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
@@ -26,6 +26,8 @@ const RECORD_OVERHEAD_BYTES: usize = 256;
 const KEPT_BYTES_MAX: usize = 512 << 10;
 /// A connection that said nothing for so long says that it is there.
 const KEPT_ALIVE_AFTER: Duration = Duration::from_secs(30);
+/// With so many bytes sealed, the rest waits until these are with the kernel.
+pub(crate) const SEALED_BYTES_MAX: usize = 256 << 10;
 /// What a record carries.
 const RECORD_BYTES: usize = 16 << 10;
 
@@ -197,13 +199,45 @@ impl TlsSocket {
             return Ok(false);
         }
         if came.is_some() {
-            self.drive(&[])?;
-            // Rustls has looked at all of it: what is left is part of one record, or of one flight of a handshake.
-            if self.incoming.len() >= READ_BYTES {
-                return Err(io::Error::other("a TLS record without an end"));
-            }
+            self.open_what_came()?;
         }
         Ok(true)
+    }
+
+    fn open_what_came(&mut self) -> io::Result<()> {
+        self.drive(&[])?;
+        // Rustls has looked at all of it: what is left is part of one record, or of one flight of a handshake.
+        if self.incoming.len() >= READ_BYTES {
+            return Err(io::Error::other("a TLS record without an end"));
+        }
+        Ok(())
+    }
+
+    /// Ready as soon as something is opened; with false when nothing comes any more. Reads nothing before what is opened was taken.
+    pub(crate) fn poll_plain(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        while self.plain.is_empty() {
+            self.incoming.reserve(READ_BYTES);
+            if ready!(self.poll_incoming(context))? == 0 {
+                return Poll::Ready(Ok(false));
+            }
+            self.open_what_came()?;
+        }
+        Poll::Ready(Ok(true))
+    }
+
+    /// Ready when all that is sealed is with the kernel.
+    pub(crate) fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.is_sending() {
+            let rest = self.outgoing.rest();
+            let bytes = ready!(Pin::new(&mut self.socket).poll_write(context, rest))?;
+            self.outgoing.has_sent(bytes);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Tells the other end that nothing follows.
+    pub(crate) fn poll_shutdown(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(context)
     }
 
     /// Ready with the bytes that came, if any did, or as soon as something was sent.
@@ -216,17 +250,20 @@ impl TlsSocket {
                 progress = Poll::Ready(Ok(None));
             }
         }
-        let mut room = ReadBuf::uninit(self.incoming.spare_capacity_mut());
-        match Pin::new(&mut self.socket).poll_read(context, &mut room) {
-            Poll::Ready(read) => {
-                read?;
-                let bytes = room.filled().len();
-                // SAFETY: so many bytes of the spare capacity were just filled.
-                unsafe { self.incoming.set_len(self.incoming.len() + bytes) };
-                Poll::Ready(Ok(Some(bytes)))
-            }
+        match self.poll_incoming(context) {
+            Poll::Ready(bytes) => Poll::Ready(bytes.map(Some)),
             Poll::Pending => progress,
         }
+    }
+
+    /// Ready with how many bytes came.
+    fn poll_incoming(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut room = ReadBuf::uninit(self.incoming.spare_capacity_mut());
+        ready!(Pin::new(&mut self.socket).poll_read(context, &mut room))?;
+        let bytes = room.filled().len();
+        // SAFETY: so many bytes of the spare capacity were just filled.
+        unsafe { self.incoming.set_len(self.incoming.len() + bytes) };
+        Poll::Ready(Ok(bytes))
     }
 
     /// Waits until at least so many bytes are opened.

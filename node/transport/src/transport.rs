@@ -2,12 +2,13 @@
 
 use crate::accept;
 use crate::certificates::CertificateFiles;
-use crate::dial::dial_forever;
+use crate::dial::{self, dial_forever};
 use crate::handler::{CallError, Handler, Lane, PeerStats, SendError, SessionId};
 use crate::listening::Ports;
 use crate::peer::Peer;
 use crate::refusals::Refusals;
 use crate::session::CODE_DONE;
+use crate::tunnel::Tunnel;
 use bytes::Bytes;
 use isthmus_engine::NodeId;
 use parking_lot::Mutex;
@@ -20,12 +21,15 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::runtime::{Builder, Handle};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 /// At a stop, how long to wait for the peers to have heard of it.
 const FAREWELL: Duration = Duration::from_millis(300);
+
+/// Tunnels that are dialed at once: after a failover all of a node's clients come at the same time, and a peer takes so many handshakes only.
+const TUNNELS_DIALED_MAX: usize = 16;
 
 /// What carries mirrored writes and resync. Control is always QUIC. Decision 17 has the figures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +105,8 @@ pub(crate) struct Shared {
     pub(crate) queue_bytes_max: usize,
     pub(crate) refusals: Refusals,
     pub(crate) runtime: Handle,
+    /// Turns of those who dial a tunnel.
+    pub(crate) tunnels_dialed: Semaphore,
     sessions: AtomicU64,
     jitter: AtomicU64,
 }
@@ -246,6 +252,19 @@ impl Transport {
         }
     }
 
+    /// Opens a tunnel to a peer with which there is a session: a stream of bytes, at whose other end [`Handler::tunnel`] is called. Must be
+    /// awaited, and used, on a tokio runtime with I/O and time.
+    ///
+    /// # Errors
+    /// When there is no session, or the peer can't be reached over TCP within 1.5 s.
+    pub async fn tunnel(&self, peer: NodeId) -> io::Result<Tunnel> {
+        let known = self.shared.peers.get(&peer);
+        let known = known.ok_or_else(|| {
+            io::Error::new(io::ErrorKind::NotConnected, format!("{peer} is no peer"))
+        })?;
+        dial::tunnel(&self.shared, known).await
+    }
+
     /// The present session with a peer.
     #[must_use]
     pub fn connected(&self, peer: NodeId) -> Option<SessionId> {
@@ -324,6 +343,7 @@ fn share(config: &Config, handler: &Arc<dyn Handler>) -> io::Result<Shared> {
         queue_bytes_max: config.queue_bytes_max,
         refusals: Refusals::new(),
         runtime: Handle::current(),
+        tunnels_dialed: Semaphore::new(TUNNELS_DIALED_MAX),
         sessions: AtomicU64::new(0),
         jitter: AtomicU64::new(process),
     })

@@ -129,6 +129,45 @@ impl Hello {
     }
 }
 
+/// In place of a class: the connection is a tunnel.
+const TUNNEL: u8 = 3;
+
+/// What the first bytes of a TLS connection may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Greeting {
+    /// It belongs to a session.
+    Session(Hello),
+    /// It is a tunnel: bytes follow that the transport does not look at.
+    Tunnel,
+}
+
+impl Greeting {
+    /// Its bytes.
+    #[must_use]
+    pub fn encode(self) -> [u8; HELLO_BYTES] {
+        match self {
+            Greeting::Session(hello) => hello.encode(),
+            Greeting::Tunnel => {
+                let mut bytes = [0; HELLO_BYTES];
+                bytes[..5].copy_from_slice(&greeting());
+                bytes[5] = TUNNEL;
+                bytes
+            }
+        }
+    }
+
+    /// The greeting of these bytes.
+    ///
+    /// # Errors
+    /// `Greeting`, when it is none of ours.
+    pub fn decode(bytes: &[u8; HELLO_BYTES]) -> Result<Greeting, Violation> {
+        if *bytes == Greeting::Tunnel.encode() {
+            return Ok(Greeting::Tunnel);
+        }
+        Hello::decode(bytes).map(Greeting::Session)
+    }
+}
+
 fn greeting() -> [u8; 5] {
     [MAGIC[0], MAGIC[1], MAGIC[2], MAGIC[3], VERSION]
 }
@@ -353,7 +392,16 @@ mod tests {
                 attempt: 7,
             };
             assert_eq!(Hello::decode(&hello.encode()), Ok(hello));
+            let session = Greeting::Session(hello);
+            assert_eq!(Greeting::decode(&session.encode()), Ok(session));
         }
+        let tunnel = Greeting::Tunnel.encode();
+        assert_eq!(Greeting::decode(&tunnel), Ok(Greeting::Tunnel));
+        assert_eq!(
+            Hello::decode(&tunnel),
+            Err(Violation::Greeting),
+            "no session is made of it"
+        );
         for lane in [
             Lane::Control,
             Lane::Write(VolumeId(3)),

@@ -32,6 +32,7 @@ pub fn all() -> Vec<Box<dyn Target>> {
         Box::new(transport::Greetings),
         Box::new(transport::Frames),
         Box::new(transport::MixedFrames),
+        Box::new(transport::Forwarding),
         Box::new(nbd::Clients::new()),
         Box::new(journal::Headers),
         Box::new(journal::Journals),

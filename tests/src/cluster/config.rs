@@ -9,7 +9,8 @@ use std::io::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
-const CLUSTER_ID: u64 = 0x7e57_0000_0000_0001;
+/// The cluster's id.
+pub const CLUSTER_ID: u64 = 0x7e57_0000_0000_0001;
 const PEER_PORT: u16 = 9540;
 const API_PORT: u16 = 9440;
 const NBD_PORT: u16 = 10809;
@@ -87,6 +88,7 @@ pub fn write(
     timing: &Timing,
     small_journal: bool,
     more: &str,
+    workers: &[Worker],
 ) -> io::Result<()> {
     let tls = folder.join("tls");
     let authority = Authority::create(&tls, CLUSTER_ID)?;
@@ -97,9 +99,65 @@ pub fn write(
             text.push_str("[journal]\nsegment_mib = 8\nsegments = 4\n");
         }
         text.push_str(more);
+        members(&mut text, workers);
         fs::write(folder.join(format!("{}.toml", node.name())), text)?;
     }
+    for worker in workers {
+        authority.issue(&tls, &worker.name, NodeId(worker.id))?;
+        let own = &worker.addresses;
+        let mut text = with_nbd(&head(&worker.name, false, own, timing), own);
+        text.push_str(&cluster(addresses));
+        text.push_str(more);
+        members(&mut text, workers);
+        fs::write(folder.join(format!("{}.toml", worker.name)), text)?;
+    }
     Ok(())
+}
+
+/// A diskless node.
+#[derive(Clone, Debug)]
+pub struct Worker {
+    /// Its name: `worker-1` and up.
+    pub name: String,
+    /// Its number.
+    pub id: u32,
+    site: Node,
+    /// Where it is.
+    pub addresses: Addresses,
+}
+
+impl Worker {
+    /// The one of this index, at the site of `site`.
+    #[must_use]
+    pub fn new(index: usize, site: Node, addresses: Addresses) -> Worker {
+        Worker {
+            name: format!("worker-{}", index + 1),
+            id: index as u32 + 11,
+            site,
+            addresses,
+        }
+    }
+}
+
+fn members(text: &mut String, workers: &[Worker]) {
+    for worker in workers {
+        let Worker {
+            name,
+            id,
+            site,
+            addresses,
+        } = worker;
+        // Writing to a String can't fail.
+        let _ = write!(
+            text,
+            "[[member]]\nid = {id}\nname = \"{name}\"\ndomain = \"{}\"\nrole = \"diskless\"\n\
+             peer_address = \"{}\"\napi_address = \"{}\"\nnbd_address = \"{}\"\n",
+            site.domain(),
+            addresses.peer(),
+            addresses.api(),
+            addresses.nbd(),
+        );
+    }
 }
 
 /// Adds tables to a node's configuration file.
@@ -113,27 +171,40 @@ pub fn add(folder: &Path, node: Node, tables: &str) -> io::Result<()> {
 }
 
 fn text(node: Node, addresses: &[Addresses; 3], timing: &Timing) -> String {
-    let name = node.name();
     let own = &addresses[node.index()];
-    let nbd = |key: &str, node: Node, addresses: &Addresses| match node {
-        Node::A1 | Node::B1 => format!("{key} = \"{}\"\n", addresses.nbd()),
-        Node::W1 => String::new(),
-    };
-    let mut text = format!(
-        "node = \"{name}\"\ndata_dir = \"{name}\"\nbootstrap = {}\n\
+    let mut text = head(node.name(), node == Node::A1, own, timing);
+    if node != Node::W1 {
+        text = with_nbd(&text, own);
+    }
+    text.push_str(&cluster(addresses));
+    text
+}
+
+/// What a node says of itself, without an NBD server.
+fn head(name: &str, bootstrap: bool, own: &Addresses, timing: &Timing) -> String {
+    format!(
+        "node = \"{name}\"\ndata_dir = \"{name}\"\nbootstrap = {bootstrap}\n\
          [cluster]\nname = \"test\"\nid = \"{CLUSTER_ID:016x}\"\n\
-         [listen]\npeer = \"{}\"\napi = \"{}\"\n{}\
+         [listen]\npeer = \"{}\"\napi = \"{}\"\n\
          [tls]\nauthority = \"tls/ca.pem\"\ncertificate = \"tls/{name}.pem\"\nkey = \"tls/{name}-key.pem\"\n\
          [timing]\nlease_ms = {}\nreplica_timeout_ms = {}\nheartbeat_ms = {}\nelection_timeout_ms = {}\n",
-        node == Node::A1,
         own.peer(),
         own.api(),
-        nbd("nbd", node, own),
         timing.lease_ms,
         timing.replica_timeout_ms,
         timing.heartbeat_ms,
         timing.election_timeout_ms,
-    );
+    )
+}
+
+/// The same with one.
+fn with_nbd(head: &str, own: &Addresses) -> String {
+    head.replace("[tls]", &format!("nbd = \"{}\"\n[tls]", own.nbd()))
+}
+
+/// Domains and members.
+fn cluster(addresses: &[Addresses; 3]) -> String {
+    let mut text = String::new();
     for (id, node) in (1..).zip(Node::ALL) {
         let role = if node == Node::W1 { "witness" } else { "data" };
         // Writing to a String can't fail.
@@ -145,14 +216,17 @@ fn text(node: Node, addresses: &[Addresses; 3], timing: &Timing) -> String {
     }
     for (id, node) in (1..).zip(Node::ALL) {
         let addresses = &addresses[node.index()];
+        let nbd = match node {
+            Node::A1 | Node::B1 => format!("nbd_address = \"{}\"\n", addresses.nbd()),
+            Node::W1 => String::new(),
+        };
         let _ = write!(
             text,
-            "[[member]]\nid = {id}\nname = \"{}\"\ndomain = \"{}\"\npeer_address = \"{}\"\napi_address = \"{}\"\n{}",
+            "[[member]]\nid = {id}\nname = \"{}\"\ndomain = \"{}\"\npeer_address = \"{}\"\napi_address = \"{}\"\n{nbd}",
             node.name(),
             node.domain(),
             addresses.peer(),
             addresses.api(),
-            nbd("nbd_address", node, addresses),
         );
     }
     text

@@ -1,7 +1,6 @@
 //! One node's process.
 
 use crate::binaries;
-use crate::cluster::Node;
 use crate::patience;
 pub use rustix::process::Signal;
 use rustix::process::{Pid, kill_process};
@@ -14,16 +13,16 @@ use std::time::Duration;
 const FAKE_TIME: &str = "/usr/$LIB/faketime/libfaketimeMT.so.1";
 
 /// Where a node finds which run of its machine's kernel it lives in: here each node is a machine of its own.
-fn boot_file(folder: &Path, node: Node) -> PathBuf {
-    folder.join(format!("{}.boot", node.name()))
+fn boot_file(folder: &Path, node: &str) -> PathBuf {
+    folder.join(format!("{node}.boot"))
 }
 
 /// Boots a node's machine for the `count`th time.
 ///
 /// # Panics
 /// When the cluster's folder can't be written.
-pub fn boot(folder: &Path, node: Node, count: u32) {
-    let id = format!("{:016x}{count:016x}\n", node.index());
+pub fn boot(folder: &Path, node: &str, machine: u32, count: u32) {
+    let id = format!("{machine:016x}{count:016x}\n");
     fs::write(boot_file(folder, node), id).expect("a file in the cluster's folder");
 }
 
@@ -40,11 +39,11 @@ impl Process {
     #[must_use]
     pub fn start(
         folder: &Path,
-        node: Node,
+        node: &str,
         namespace: Option<&str>,
         clock: Option<&Path>,
     ) -> Process {
-        let log = folder.join(format!("{}.log", node.name()));
+        let log = folder.join(format!("{node}.log"));
         let log = File::options()
             .create(true)
             .append(true)
@@ -64,7 +63,7 @@ impl Process {
         command
             .arg("run")
             .arg("--config")
-            .arg(folder.join(format!("{}.toml", node.name())));
+            .arg(folder.join(format!("{node}.toml")));
         command.env("ISTHMUS_BOOT_ID_FILE", boot_file(folder, node));
         if let Some(clock) = clock {
             command

@@ -7,6 +7,7 @@
 
 mod attachment;
 mod calls;
+mod diskless;
 mod used;
 mod volumes;
 mod wrong;

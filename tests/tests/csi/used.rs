@@ -12,7 +12,7 @@ use tests::csi::Driver;
 /// A volume's way from the orchestrator to its user, on one node.
 pub struct Used {
     pub id: String,
-    pub node: Node,
+    pub node: String,
     pub staging: PathBuf,
     pub target: PathBuf,
     pub capability: VolumeCapability,
@@ -20,12 +20,17 @@ pub struct Used {
 
 impl Used {
     pub fn new(cluster: &Cluster, node: Node, id: &str, capability: VolumeCapability) -> Used {
-        let folder = cluster.folder().join(format!("kubelet-{}", node.name()));
+        Used::at(cluster, node.name(), id, capability)
+    }
+
+    /// The same on any node.
+    pub fn at(cluster: &Cluster, node: &str, id: &str, capability: VolumeCapability) -> Used {
+        let folder = cluster.folder().join(format!("kubelet-{node}"));
         let staging = folder.join(format!("staging {id}"));
         fs::create_dir_all(&staging).unwrap();
         Used {
             id: id.to_owned(),
-            node,
+            node: node.to_owned(),
             staging,
             target: folder.join(format!("target-{id}")),
             capability,
@@ -48,7 +53,7 @@ impl Used {
     pub fn publishing(&self) -> ControllerPublishVolumeRequest {
         ControllerPublishVolumeRequest {
             volume_id: self.id.clone(),
-            node_id: self.node.name().to_owned(),
+            node_id: self.node.clone(),
             volume_capability: Some(self.capability.clone()),
             ..Default::default()
         }
@@ -115,7 +120,7 @@ impl Used {
         for _ in 0..2 {
             let request = ControllerUnpublishVolumeRequest {
                 volume_id: self.id.clone(),
-                node_id: self.node.name().to_owned(),
+                node_id: self.node.clone(),
                 ..Default::default()
             };
             driver.done(driver.controller().controller_unpublish_volume(request));

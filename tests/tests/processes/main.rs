@@ -6,6 +6,7 @@
 )]
 
 mod clients;
+mod diskless;
 mod domains;
 mod moves;
 mod operating;

@@ -182,7 +182,15 @@ fn config_check_says_everything_that_is_wrong() {
     let folder = tempfile::tempdir().unwrap();
     let loopback = std::net::Ipv4Addr::LOCALHOST.into();
     let addresses = [config::Addresses::new(loopback, loopback); 3];
-    config::write(folder.path(), &addresses, &config::Timing::USUAL, false, "").unwrap();
+    config::write(
+        folder.path(),
+        &addresses,
+        &config::Timing::USUAL,
+        false,
+        "",
+        &[],
+    )
+    .unwrap();
     let check = |file: &str| {
         let mut command = Command::new(binaries::isthmusd());
         let output = command

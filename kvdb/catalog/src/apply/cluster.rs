@@ -1,4 +1,4 @@
-//! Forming the cluster: its name, id, domains and nodes, set once.
+//! Forming the cluster: its name, id, domains and nodes, set once; and the nodes without a store, which come to it later.
 
 use super::{Outcome, check_name};
 use crate::command::{Answer, Refusal};
@@ -37,6 +37,64 @@ impl Catalog {
             Answer::Done,
             format!("formed cluster {cluster_name} with id {cluster_id:016x}"),
         ))
+    }
+}
+
+impl Catalog {
+    /// A node without a store is a member from now on, or has other addresses.
+    pub(super) fn add_diskless(
+        &mut self,
+        id: NodeId,
+        record: &NodeRecord,
+    ) -> Result<Outcome, Refusal> {
+        check_name("node", &record.name)?;
+        check_addresses(record)?;
+        let domain = self.domain(record.domain)?;
+        if domain.role != DomainRole::Data {
+            return Err(Refusal::Invalid(format!(
+                "diskless node {}: cluster domain {} is a witness; put the node into a data domain",
+                record.name, domain.name
+            )));
+        }
+        let mut others = self.nodes.iter().filter(|(other, _)| **other != id);
+        if id.0 == 0 || others.any(|(_, other)| other.name == record.name) {
+            return Err(Refusal::Invalid(format!(
+                "node {}: ids begin at 1, and names differ",
+                record.name
+            )));
+        }
+        let domain_name = domain.name.clone();
+        let (mut incarnation, mut starts) = (None, 0);
+        if let Some(known) = self.nodes.get(&id) {
+            let is_same = known.name == record.name && known.domain == record.domain;
+            if !is_same || !self.diskless.contains(&id) {
+                return Err(Refusal::Invalid(format!(
+                    "node id {id} is that of node {}: give {} another one",
+                    known.name, record.name
+                )));
+            }
+            (incarnation, starts) = (known.incarnation, known.starts);
+        } else if self.nodes.len() >= Catalog::NODES_MAX {
+            return Err(Refusal::Invalid(format!(
+                "a cluster has 1 to {} nodes",
+                Catalog::NODES_MAX
+            )));
+        }
+        let record = NodeRecord {
+            incarnation,
+            starts,
+            ..record.clone()
+        };
+        if self.nodes.get(&id) == Some(&record) {
+            return Ok(Outcome::Unchanged(Answer::Done));
+        }
+        let what = format!(
+            "node {} (diskless) is a member of cluster domain {domain_name}",
+            record.name
+        );
+        self.nodes.insert(id, record);
+        self.diskless.insert(id);
+        Ok(Outcome::Audited(Answer::Done, what))
     }
 }
 
@@ -107,22 +165,7 @@ fn checked_nodes(
         if !domains.contains_key(&node.domain) {
             return Err(Refusal::UnknownDomain(node.domain));
         }
-        let addresses = [
-            Some(&node.peer_address),
-            Some(&node.api_address),
-            node.nbd_address.as_ref(),
-        ];
-        if addresses
-            .into_iter()
-            .flatten()
-            .any(|address| address.len() > Catalog::ADDRESS_BYTES_MAX)
-        {
-            return Err(Refusal::Invalid(format!(
-                "node {}: an address has at most {} bytes",
-                node.name,
-                Catalog::ADDRESS_BYTES_MAX
-            )));
-        }
+        check_addresses(node)?;
         if checked
             .insert(
                 *id,
@@ -138,4 +181,21 @@ fn checked_nodes(
         }
     }
     Ok(checked)
+}
+
+fn check_addresses(node: &NodeRecord) -> Result<(), Refusal> {
+    let addresses = [
+        Some(&node.peer_address),
+        Some(&node.api_address),
+        node.nbd_address.as_ref(),
+    ];
+    let is_too_long = |address: &String| address.len() > Catalog::ADDRESS_BYTES_MAX;
+    if addresses.into_iter().flatten().any(is_too_long) {
+        return Err(Refusal::Invalid(format!(
+            "node {}: an address has at most {} bytes",
+            node.name,
+            Catalog::ADDRESS_BYTES_MAX
+        )));
+    }
+    Ok(())
 }

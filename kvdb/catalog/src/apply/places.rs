@@ -17,7 +17,11 @@ impl Catalog {
         at_ms: u64,
     ) -> Result<Outcome, Refusal> {
         let volume = self.volume(id)?;
-        self.check_holder(volume, node)?;
+        if self.diskless.contains(&node) {
+            self.check_active(node)?;
+        } else {
+            self.check_holder(volume, node)?;
+        }
         match self.published.get(&id) {
             Some(now) if now.node == node && now.read_only == read_only => {
                 return Ok(Outcome::Unchanged(Answer::Done));
@@ -47,10 +51,12 @@ impl Catalog {
             since_ms: at_ms,
         };
         self.published.insert(id, publication);
-        if self
-            .relocations
-            .get(&id)
-            .is_some_and(|relocation| relocation.to != node)
+        // A diskless node's clients are forwarded to wherever the primary is.
+        if !self.diskless.contains(&node)
+            && self
+                .relocations
+                .get(&id)
+                .is_some_and(|relocation| relocation.to != node)
         {
             self.relocations.remove(&id);
         }
@@ -105,7 +111,8 @@ impl Catalog {
         if self.is_rebooted(id, replica) {
             return Err(Refusal::Rebooted(replica));
         }
-        if let Some(now) = self.published.get(&id).filter(|now| now.node != to) {
+        let elsewhere = |now: &&Publication| now.node != to && !self.diskless.contains(&now.node);
+        if let Some(now) = self.published.get(&id).filter(elsewhere) {
             return Err(Refusal::Published {
                 volume: volume.name.clone(),
                 node: self.node_name(now.node),
@@ -170,6 +177,11 @@ impl Catalog {
                     .collect(),
             });
         }
+        self.check_active(node)
+    }
+
+    fn check_active(&self, node: NodeId) -> Result<(), Refusal> {
+        let record = self.nodes.get(&node).ok_or(Refusal::UnknownNode(node))?;
         let domain = self.domain(record.domain)?;
         match domain.state {
             DomainState::Active => Ok(()),
@@ -179,22 +191,38 @@ impl Catalog {
         }
     }
 
+    /// Whether a primary may take requests of clients that came to `node`: the node that the volume is published to, if it is to any. The node
+    /// of a client that was forwarded is diskless and in an active domain (I8).
+    #[must_use]
+    pub fn lets_in(&self, volume: VolumeId, primary: NodeId, node: NodeId) -> bool {
+        let published = self.published.get(&volume);
+        let comes_here =
+            node == primary || (self.diskless.contains(&node) && self.in_active_domain(node));
+        comes_here && published.is_none_or(|published| published.node == node)
+    }
+
     /// Whether it is proven that the node serves the volume no more, whatever its process believes: its domain is inactive, or
-    /// another node is its opened primary, which has seen the grants of all before it out.
+    /// another node is its opened primary, which has seen the grants of all before it out. (Of a diskless node another node always is
+    /// primary; that proves nothing.)
     fn is_fenced(&self, volume: &VolumeRecord, node: NodeId) -> bool {
         let is_inactive = self
             .nodes
             .get(&node)
             .and_then(|record| self.domains.get(&record.domain))
             .is_some_and(|domain| domain.state == DomainState::Inactive);
-        let is_replaced =
-            volume.opened && volume.primary.is_some_and(|primary| primary.node != node);
+        let is_replaced = !self.diskless.contains(&node)
+            && volume.opened
+            && volume.primary.is_some_and(|primary| primary.node != node);
         is_inactive || is_replaced
     }
 
-    /// Whether the node may serve the volume now, or before its grants are over.
+    /// Whether the node may serve the volume now, or before its grants are over. A diskless node may as long as there is a primary to which it
+    /// forwards.
     #[must_use]
     pub fn may_serve(&self, volume: &VolumeRecord, node: NodeId) -> bool {
+        if self.diskless.contains(&node) {
+            return volume.primary.is_some() && !self.is_fenced(volume, node);
+        }
         let is_primary = volume.primary.is_some_and(|primary| primary.node == node);
         let is_ending = self
             .nodes

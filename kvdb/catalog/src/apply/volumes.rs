@@ -200,7 +200,7 @@ impl Catalog {
     }
 
     fn best_place(&self, domain: DomainId) -> Option<NodeId> {
-        let nodes = self.nodes.iter().filter(|(_, node)| node.domain == domain);
+        let nodes = self.nodes_with_store(domain);
         let rank = |id: NodeId| {
             self.volumes
                 .values()
@@ -208,7 +208,7 @@ impl Catalog {
                 .count()
         };
         nodes
-            .map(|(id, node)| (node.incarnation.is_none(), rank(*id), *id))
+            .map(|(id, node)| (node.incarnation.is_none(), rank(id), id))
             .min()
             .map(|(_, _, id)| id)
     }

@@ -94,11 +94,13 @@ fn catalogs_of_earlier_schemas_are_read() {
     let whole = Cluster::with_volume().catalog;
     let mut catalog = whole.clone();
     catalog.audit_digests.clear();
-    for (schema, added) in [(2, 9), (3, 7), (4, 3)] {
+    for (schema, added) in [(2, 10), (3, 8), (4, 4)] {
         let older = as_of(&catalog, schema, added);
         assert_eq!(Catalog::decode(&older).unwrap(), whole, "schema {schema}");
         assert!(Catalog::decode(&older[..older.len() - 1]).is_err());
     }
+    let before_diskless = as_of(&whole, 4, 1);
+    assert_eq!(Catalog::decode(&before_diskless).unwrap(), whole);
     assert!(matches!(
         Catalog::decode(&as_of(&catalog, 6, 0)),
         Err(CodecError::Schema { ours: 5, theirs: 6 })

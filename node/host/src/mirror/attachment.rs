@@ -17,6 +17,8 @@ const LOOK: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub(super) struct Waiter<R> {
     reply: R,
+    /// The node that it came to: this one, or one without a store that forwards it.
+    came_to: NodeId,
     since: Time,
     next_look: Time,
 }
@@ -32,10 +34,11 @@ impl<R> Waiter<R> {
 }
 
 impl<R> Mirror<R> {
-    /// A client opens the volume here. Answered with `Attached`, or with why not. What is attached must be detached.
-    pub fn attach(&mut self, context: &mut Context<'_, R>, reply: R) {
+    /// A client that came to `came_to` opens the volume here. Answered with `Attached`, or with why not. What is attached must be detached.
+    pub fn attach(&mut self, context: &mut Context<'_, R>, came_to: NodeId, reply: R) {
         self.waiters.push(Waiter {
             reply,
+            came_to,
             since: context.now,
             next_look: context.now,
         });
@@ -93,18 +96,17 @@ impl<R> Mirror<R> {
         }
         let now = context.now;
         let leaves = matches!(self.course, Course::Leaves(_));
-        let serving = self.engine.is_serving() && !leaves && self.is_let_in(context.catalog);
+        let serving = self.engine.is_serving() && !leaves;
         let mut still = Vec::new();
         for mut waiter in std::mem::take(&mut self.waiters) {
-            if serving {
+            if serving && self.is_let_in(context.catalog, waiter.came_to) {
                 self.clients += 1;
                 self.welcomed |= self.course == Course::Comes;
                 context
                     .outputs
                     .replies
                     .push((waiter.reply, Outcome::Attached));
-            } else if let Some(reason) = self.refusal(context.catalog, now, now.since(waiter.since))
-            {
+            } else if let Some(reason) = self.refusal(context.catalog, now, &waiter) {
                 context.outputs.replies.push((
                     waiter.reply,
                     Outcome::Failed(ClientError::NotServed(reason)),
@@ -119,13 +121,13 @@ impl<R> Mirror<R> {
     }
 
     /// Whether clients may come here, as far as an orchestrator has said where the volume is used.
-    fn is_let_in(&self, catalog: &Catalog) -> bool {
-        let published = catalog.published.get(&self.volume);
-        published.is_none_or(|published| published.node == self.engine.me().node)
+    fn is_let_in(&self, catalog: &Catalog, came_to: NodeId) -> bool {
+        catalog.lets_in(self.volume, self.engine.me().node, came_to)
     }
 
     /// Why a client can't come, if that is known to last.
-    fn refusal(&self, catalog: &Catalog, now: Time, waited: Duration) -> Option<String> {
+    fn refusal(&self, catalog: &Catalog, now: Time, waiter: &Waiter<R>) -> Option<String> {
+        let (came_to, waited) = (waiter.came_to, now.since(waiter.since));
         let record = catalog.volumes.get(&self.volume)?;
         let node = |node: NodeId| {
             catalog
@@ -165,7 +167,10 @@ impl<R> Mirror<R> {
                 node(me.node)
             ));
         }
-        if let Some(mine) = domain(me.node).filter(|domain| domain.state != DomainState::Active) {
+        let inactive = [me.node, came_to]
+            .into_iter()
+            .find_map(|node| domain(node).filter(|domain| domain.state != DomainState::Active));
+        if let Some(mine) = inactive {
             return Some(format!(
                 "cluster domain {} is {:?} and serves nothing; after `domain-ctl activate clusterdomain {}` it will",
                 mine.name, mine.state, mine.name
@@ -185,7 +190,7 @@ impl<R> Mirror<R> {
             ));
         }
         if let Some(published) = catalog.published.get(&self.volume)
-            && published.node != me.node
+            && published.node != came_to
         {
             return Some(format!(
                 "volume {} is published to {}, and opened there only; `domain-ctl unpublish volume {} --node {}` ends that",
@@ -193,6 +198,12 @@ impl<R> Mirror<R> {
                 node(published.node),
                 record.name,
                 node(published.node)
+            ));
+        }
+        if came_to != me.node && !catalog.diskless.contains(&came_to) {
+            return Some(format!(
+                "{} is not a diskless node: its clients are not forwarded",
+                node(came_to)
             ));
         }
         if let Some(primary) = record.primary.filter(|primary| primary.node != me.node)

@@ -85,12 +85,16 @@ fn remedies(facts: &Facts, id: DomainId, shown: &ClusterDomain, silent: &[String
             },
         ));
     }
+    // A diskless node that is away takes nothing from the domain.
+    let is_serving_less = facts
+        .nodes_of(id)
+        .any(|(node, _)| !facts.answers(node) && !facts.catalog.diskless.contains(&node));
     match (shown.state, shown.role) {
         (DomainState::Inactive, _) => remedies.push(remedy(
             activate(&shown.name),
             "its nodes vote again, and its replicas are brought back: what changed meanwhile is copied",
         )),
-        (DomainState::Active, DomainRole::Data) if !silent.is_empty() => {
+        (DomainState::Active, DomainRole::Data) if is_serving_less => {
             remedies.push(without(facts, id, shown));
         }
         (DomainState::Active, DomainRole::Data)

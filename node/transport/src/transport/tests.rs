@@ -2,6 +2,7 @@
 
 mod generations;
 mod tls;
+mod tunnels;
 
 use super::*;
 use crate::certificates::{Authority, Credentials, node_name};

@@ -415,6 +415,18 @@ fn command(catalog: &Catalog, random: &mut Random) -> Command {
             name: random.name(),
             positions: vec![(volume, random.number())],
         },
+        23 => Command::AddDiskless {
+            node: NodeId(random.below(9) as u32),
+            record: Box::new(NodeRecord {
+                name: random.name(),
+                domain,
+                peer_address: random.name(),
+                api_address: random.name(),
+                nbd_address: random.once_in(2).then(|| random.name()),
+                incarnation: None,
+                starts: random.number(),
+            }),
+        },
         _ => Command::UpdateFailed {
             domain,
             reason: random.name(),

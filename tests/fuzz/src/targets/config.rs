@@ -1,8 +1,8 @@
 //! The configuration file of `isthmusd`.
 
 use isthmus_config::{
-    Bulk, Cluster, ClusterId, Config, Domain, Failover, Journal, Link, Listen, Member, Metrics,
-    Role, Scrub, Timing, Tls,
+    Bulk, Cluster, ClusterId, Config, Domain, Failover, Journal, Link, Listen, Member, MemberRole,
+    Metrics, Role, Scrub, Timing, Tls,
 };
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -66,6 +66,7 @@ impl Target for Configs {
                 id,
                 name: format!("node-{id}"),
                 domain: format!("site-{id}"),
+                role: random.once_in(4).then_some(MemberRole::Diskless),
                 peer_address: SocketAddr::from((Ipv4Addr::new(10, 0, 0, id as u8), 9540)),
                 api_address: address(random),
                 nbd_address: (id < 3).then(|| address(random)),

@@ -1,12 +1,81 @@
 //! The bytes between nodes, below the frames' own content.
 
 use bytes::BytesMut;
-use isthmus_engine::VolumeId;
-use isthmus_transport::wire::{self, Class, Hello, Next, NextMixed};
+use isthmus_engine::{Epoch, VolumeId};
+use isthmus_transport::forwarding::{CONTENT_BYTES_MAX, HEADER_BYTES, Message, RefusedKind};
+use isthmus_transport::wire::{self, Class, Greeting, Hello, Next, NextMixed};
 use isthmus_transport::{CALL_BYTES_MAX, FRAME_BYTES_MAX, Lane};
 
 use crate::random::Random;
 use crate::target::{Expect, Target, Verdict};
+
+/// What is said in a tunnel before a client's bytes: a header and its content.
+pub struct Forwarding;
+
+impl Target for Forwarding {
+    fn name(&self) -> &'static str {
+        "transport-forwarding"
+    }
+
+    fn seed(&mut self, random: &mut Random) -> Vec<u8> {
+        let epoch = Epoch {
+            generation: random.number() as u32,
+            number: random.number() as u32,
+        };
+        let kinds = [
+            RefusedKind::Told,
+            RefusedKind::OtherEpoch,
+            RefusedKind::Stopping,
+        ];
+        let message = match random.below(4) {
+            0 => Message::Attach {
+                volume: VolumeId(random.number()),
+                epoch,
+            },
+            1 => Message::Attached {
+                epoch,
+                bytes: random.number(),
+                block_bytes: random.number() as u32,
+            },
+            2 => Message::Refused {
+                kind: kinds[random.index(3)],
+                reason: random.name(),
+            },
+            _ => Message::Begin {
+                structured: random.once_in(2),
+                allocation: random.once_in(2),
+            },
+        };
+        message.encode()
+    }
+
+    fn input_bytes_max(&self) -> usize {
+        HEADER_BYTES + CONTENT_BYTES_MAX + 1
+    }
+
+    fn memory_bytes_max(&self, input_bytes: usize) -> usize {
+        4 * input_bytes + 1024
+    }
+
+    fn refuses_prefixes(&self) -> bool {
+        true
+    }
+
+    fn run(&mut self, input: &[u8], _: Expect) -> Verdict {
+        let Some((header, content)) = input.split_first_chunk::<HEADER_BYTES>() else {
+            return Verdict::Refused;
+        };
+        let message = Message::decode_header(header)
+            .ok()
+            .filter(|(_, length)| *length == content.len())
+            .and_then(|(kind, _)| Message::decode(kind, content).ok());
+        let Some(message) = message else {
+            return Verdict::Refused;
+        };
+        assert_eq!(message.encode(), input);
+        Verdict::Accepted
+    }
+}
 
 /// Greetings and headers of a fixed length: which one is told by the first byte.
 pub struct Greetings;
@@ -18,8 +87,9 @@ impl Target for Greetings {
 
     fn seed(&mut self, random: &mut Random) -> Vec<u8> {
         let volume = VolumeId(random.number());
-        let mut bytes = vec![random.below(4) as u8];
+        let mut bytes = vec![random.below(5) as u8];
         match bytes[0] {
+            4 => bytes.extend(Greeting::Tunnel.encode()),
             0 => bytes.extend(
                 Hello {
                     class: Class::ALL[random.index(3)],
@@ -57,6 +127,13 @@ impl Target for Greetings {
             return Verdict::Refused;
         };
         let accepted = match kind {
+            4 => bytes.first_chunk().is_some_and(|bytes| {
+                Greeting::decode(bytes).is_ok_and(|greeting| {
+                    let is_session = Hello::decode(bytes).is_ok();
+                    assert_eq!(matches!(greeting, Greeting::Session(_)), is_session);
+                    true
+                })
+            }),
             0 => bytes.first_chunk().is_some_and(|bytes| {
                 Hello::decode(bytes).is_ok_and(|hello| {
                     // Two bytes are left for later versions: they are passed over.

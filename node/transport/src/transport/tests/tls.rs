@@ -51,7 +51,7 @@ fn say(runtime: &Runtime, socket: &mut TlsSocket, bytes: &[u8]) {
     runtime.block_on(socket.flush()).unwrap();
 }
 
-fn secured(
+pub(super) fn secured(
     runtime: &Runtime,
     files: &CertificateFiles,
     to: NodeId,
@@ -65,7 +65,7 @@ fn secured(
 }
 
 /// Whether the other side ends this connection without a word.
-fn is_closed(runtime: &Runtime, socket: &mut TlsSocket) -> bool {
+pub(super) fn is_closed(runtime: &Runtime, socket: &mut TlsSocket) -> bool {
     runtime.block_on(async { timeout(PATIENCE, socket.fill(1)).await.unwrap().is_err() })
 }
 
