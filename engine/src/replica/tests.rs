@@ -7,6 +7,7 @@ use crate::ids::{DomainId, Incarnation, Position};
 use crate::log::{Entry, RecordKind};
 
 mod flushing;
+mod pacing;
 mod unable;
 
 const A: ReplicaId = ReplicaId {
