@@ -9,7 +9,7 @@ use crate::serve::DataPath;
 use crate::store::Store;
 use crate::store::space::StoreSpace;
 use bytes::Bytes;
-use isthmus_api::{KvdbView, NodeRuntime};
+use isthmus_api::{KvdbView, LinkAction, NodeRuntime};
 use isthmus_catalog::{Answer, Catalog, Cause, Command, Request, RequestId, starts_counted};
 use isthmus_engine::NodeId;
 use isthmus_kvdb::Kvdb;
@@ -200,6 +200,10 @@ impl ClusterAccess for Cluster {
 
     async fn metrics(&self) -> Arc<str> {
         self.metrics.page().await
+    }
+
+    fn link_action(&self) -> LinkAction {
+        self.own.links.action()
     }
 
     fn this_node(&self) -> NodeId {

@@ -29,6 +29,7 @@ use isthmus_kvdb::{Detour, Kvdb};
 use isthmus_nbd::{Address, Limits, Server};
 use isthmus_transport::{Lane, SessionId};
 use parking_lot::Mutex;
+use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -182,6 +183,10 @@ impl DataPath for Replicas {
             lane,
             frame,
         });
+    }
+
+    fn slow_peers(&self, slow: BTreeSet<NodeId>) {
+        self.inputs.send(Input::SlowPeers(slow));
     }
 
     fn state(&self) -> BoxFuture<'_, DataPathState> {

@@ -6,6 +6,7 @@ use isthmus_engine::{NodeId, VolumeId};
 use isthmus_host::VolumeFigures;
 use isthmus_kvdb::Kvdb;
 use isthmus_transport::{Lane, SessionId};
+use std::collections::BTreeSet;
 use std::pin::Pin;
 
 /// A boxed future, as trait objects need it.
@@ -39,6 +40,8 @@ pub trait DataPath: Send + Sync + 'static {
     fn session_down(&self, peer: NodeId, session: SessionId);
     /// A frame came; its content is the peer's word.
     fn frame(&self, peer: NodeId, session: SessionId, lane: Lane, frame: Bytes);
+    /// The links to these peers are too slow for replicas behind them to stay in sync, those to all others are not. Must not block.
+    fn slow_peers(&self, slow: BTreeSet<NodeId>);
     /// What it does now. Must answer within about 300 ms, also while volumes are frozen: fences are proven by it.
     fn state(&self) -> BoxFuture<'_, DataPathState>;
     /// The figures of up to `count` volumes behind `after`.
@@ -67,6 +70,8 @@ impl DataPath for NoReplicas {
     fn frame(&self, peer: NodeId, _session: SessionId, lane: Lane, _frame: Bytes) {
         tracing::debug!(%peer, ?lane, "a frame for a replica came, this node has none");
     }
+
+    fn slow_peers(&self, _slow: BTreeSet<NodeId>) {}
 
     fn state(&self) -> BoxFuture<'_, DataPathState> {
         let acted_on_revision = self.kvdb.catalog().revision;

@@ -24,10 +24,12 @@ pub use domains::{
     SyncStatus, UpdateAction, UpdateStatus,
 };
 pub use error::ApiError;
-pub use events::{Event, EventList};
+pub use events::{Event, EventList, LinkEvent};
 pub use explain::{Explanation, Remedy};
 pub use failovers::{FailoverReport, FailoverReportList, FailoverVolume};
-pub use links::{Link, LinkRuntime, LinkState};
+pub use links::{
+    KeptOut, Link, LinkAction, LinkChange, LinkList, LinkRuntime, LinkState, RoundTrip,
+};
 pub use nodes::{
     DiskState, FaultKind, KvdbView, Node, NodeList, NodeRuntime, ReplicaFault, ReplicaProgress,
     VolumeRole, VolumeRuntime,
