@@ -33,6 +33,8 @@ mod promotion;
 mod serving;
 mod unable;
 
+pub use grants::Grant;
+
 #[cfg(test)]
 mod tests;
 

@@ -31,8 +31,8 @@ pub use links::{
     KeptOut, Link, LinkAction, LinkChange, LinkList, LinkRuntime, LinkState, RoundTrip,
 };
 pub use nodes::{
-    DiskState, FaultKind, KvdbView, Node, NodeList, NodeRuntime, ReplicaFault, ReplicaProgress,
-    VolumeRole, VolumeRuntime,
+    DiskState, FaultKind, Grant, KvdbView, Node, NodeList, NodeRuntime, ReplicaFault,
+    ReplicaProgress, VolumeRole, VolumeRuntime,
 };
 pub use observed::Observed;
 pub use status::{KvdbStatus, Resync, SiteLoss, Status};

@@ -534,6 +534,8 @@ impl<R> Mirror<R> {
             standing: self.engine.standing(now),
             epoch: self.engine.configuration().epoch,
             promised_to: self.engine.promised_to(now),
+            frozen_for: self.frozen_for(now),
+            grants: self.engine.grants_in_question(now),
             end: self.engine.log().end(),
             committed: self.engine.log().committed(),
             whole: self.engine.is_whole(),

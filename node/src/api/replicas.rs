@@ -107,7 +107,7 @@ pub fn kept_out(facts: &Facts, volume: &VolumeRecord, node: NodeId) -> Option<St
 }
 
 /// `14:02:11 UTC`.
-fn clock_time(ms: u64) -> String {
+pub fn clock_time(ms: u64) -> String {
     let seconds = ms / 1000;
     let (hours, minutes) = (seconds / 3600 % 24, seconds / 60 % 60);
     format!("{hours:02}:{minutes:02}:{:02} UTC", seconds % 60)

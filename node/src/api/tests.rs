@@ -533,6 +533,8 @@ async fn a_resync_shows_its_progress_as_the_primary_tells_it() {
         welcomed: false,
         absent: vec![absent],
         reason: String::new(),
+        frozen_since_ms: None,
+        grants: Vec::new(),
         disk: isthmus_api::DiskState::default(),
     });
     memory.observations.lock().insert(NodeId(1), heard(said));
@@ -757,6 +759,8 @@ fn serving_at_a1(memory: &Memory) {
         absent: Vec::new(),
         moved_bytes: 0,
         reason: String::new(),
+        frozen_since_ms: None,
+        grants: Vec::new(),
         disk: isthmus_api::DiskState::default(),
     }];
 }
