@@ -1,13 +1,13 @@
 //! How a node becomes a member: one node forms the cluster, each registers the start of its store (I12).
 
-use crate::api::access::{ClusterAccess, DECIDED_WITHIN};
+use crate::api::access::ClusterAccess;
 use crate::cluster::Cluster;
 use crate::links::Links;
 use crate::run::own_cause;
 use crate::store::Store;
 use isthmus_api::KvdbView;
 use isthmus_catalog::{
-    Answer, Catalog, Command, DomainRecord, DomainRole, DomainState, NodeRecord, Refusal,
+    Answer, Command, DomainRecord, DomainRole, DomainState, NodeRecord, Refusal,
 };
 use isthmus_config::{Config, Role};
 use isthmus_engine::{DomainId, NodeId};
@@ -43,9 +43,7 @@ pub async fn join(
         })
         .await?;
     }
-    if links.are_admitted_by() && !was_member(&kvdb, store.node).await? {
-        admitted(&links).await;
-    }
+    admitted(&kvdb, &links, &store).await;
     let command = Command::NodeStartedIn {
         node: store.node,
         incarnation: store.incarnation,
@@ -60,27 +58,18 @@ pub async fn join(
     Ok(())
 }
 
-/// Whether a store of this node was ever registered, as a majority says.
-async fn was_member(kvdb: &Kvdb, node: NodeId) -> anyhow::Result<bool> {
-    let was = |catalog: &Catalog| {
-        let record = catalog.nodes.get(&node);
-        record.is_some_and(|record| record.incarnation.is_some())
+/// Returns once the links to the other data domains are good enough for a new member, or kvdb here says that this store is none: kvdb
+/// brings nothing to who is not registered.
+async fn admitted(kvdb: &Kvdb, links: &Links, store: &Store) {
+    let is_registered = || {
+        let catalog = kvdb.catalog();
+        let record = catalog.nodes.get(&store.node);
+        record.is_some_and(|record| record.incarnation == Some(store.incarnation))
     };
-    // What is known here is enough where it says yes: nobody is unregistered.
-    while !was(&kvdb.catalog()) {
-        match kvdb.confirm_within(DECIDED_WITHIN).await {
-            Ok(catalog) if !catalog.nodes.is_empty() => return Ok(was(&catalog)),
-            Err(KvdbError::Stopped(why)) => anyhow::bail!("kvdb has stopped: {why}"),
-            Ok(_) | Err(_) => tokio::time::sleep(RETRY_PERIOD).await,
-        }
-    }
-    Ok(true)
-}
-
-/// Returns once the links to the other data domains are good enough for a new member.
-async fn admitted(links: &Links) {
     let mut said = None;
-    while let Err(reason) = links.admit() {
+    while !is_registered()
+        && let Err(reason) = links.admit()
+    {
         if said.as_ref() != Some(&reason) {
             tracing::warn!(
                 reason,

@@ -1,6 +1,6 @@
 //! Whether a node may become a member for the first time, by its links to the other data domains.
 //!
-//! Only then: a node that was a member once is let in whatever its links are like, since what it holds may be needed. Where the action is
+//! Only then: a store that was a member once is let in whatever its links are like, since what it holds may be needed. Where the action is
 //! `report`, nothing but that is done.
 
 use super::{LinkFigures, Links};
@@ -11,18 +11,13 @@ use std::time::Duration;
 const ANSWERS_MIN: usize = 3;
 
 impl Links {
-    /// Whether a new node's links decide.
-    pub fn are_admitted_by(&self) -> bool {
-        self.actions.action != LinkAction::Report
-    }
-
     /// Whether this node may become a member. Links that nobody answers over are no obstacle: they are measured when somebody does, and fenced as
     /// every link is.
     ///
     /// # Errors
     /// Why not, or not yet, and what to do.
     pub fn admit(&self) -> Result<(), String> {
-        if !self.are_admitted_by() {
+        if self.actions.action == LinkAction::Report {
             return Ok(());
         }
         let across = self.list().into_iter();
