@@ -2,14 +2,11 @@
 
 use crate::rounds::{self, DEMO, SOON, assert_replicas_identical, check_at, history, load_at};
 use isthmus_api::{EventList, Explanation, Link, LinkList, LinkState};
-use isthmus_csi_interface::v1::CreateVolumeRequest;
 use std::time::Duration;
 use tests::Node;
 use tests::cluster::{Cluster, Options};
-use tests::csi::{self, Driver};
 use tests::link::Condition;
 use tests::patience::wait_until;
-use tonic::Code;
 
 const REGION_SECTORS: u64 = 16 << 11;
 /// A round trip of 160 ms: over `max_rtt_ms`, and well within all of the protocol's times.
@@ -62,6 +59,12 @@ fn row_09_a_replica_behind_a_slow_link_leaves_and_comes_back_when_the_link_was_g
     assert!(explained.since_ms.is_some(), "{explained:#?}");
     let refused = cluster.refused(&["relocate", "volume", DEMO, "--to", "b1"]);
     assert!(refused.contains("in sync"), "{refused}");
+    wait_until("the past of the link shows it", SOON, || {
+        let past = link(&cluster)?.history;
+        past.iter()
+            .any(|point| point.p50_us > Some(100_000))
+            .then_some(())
+    });
 
     cluster.switch().heal();
     wait_until("the link is held down, and then is not", SOON, || {
@@ -85,9 +88,6 @@ fn row_09_a_replica_behind_a_slow_link_leaves_and_comes_back_when_the_link_was_g
         .expect("the cluster answers");
     let states: Vec<LinkState> = events.links.iter().map(|link| link.change.state).collect();
     assert!(states.contains(&LinkState::LatencyExceeded), "{events:#?}");
-    let past = link(&cluster).expect("the cluster answers").history;
-    let slowest = past.iter().filter_map(|point| point.p50_us).max();
-    assert!(slowest > Some(100_000), "{past:?}");
 }
 
 #[test]
@@ -111,17 +111,6 @@ fn row_09_no_volume_is_created_over_a_slow_link_and_those_that_are_there_go_on()
         refused.contains("volume more is not created") && refused.contains("max_rtt_ms"),
         "{refused}"
     );
-    let driver = Driver::start(&cluster, Node::A1);
-    let wanted = CreateVolumeRequest {
-        name: "claimed".to_owned(),
-        volume_capabilities: vec![csi::block()],
-        ..CreateVolumeRequest::default()
-    };
-    let refused = driver.refused(
-        Code::FailedPrecondition,
-        driver.controller().create_volume(wanted.clone()),
-    );
-    assert!(refused.contains("refuse-new"), "{refused}");
     load.until_more(50, SOON);
     assert_eq!(
         in_sync(&cluster),
@@ -132,6 +121,5 @@ fn row_09_no_volume_is_created_over_a_slow_link_and_those_that_are_there_go_on()
         link(&cluster).filter(|link| link.state == LinkState::Good)
     });
     cluster.done(&create);
-    driver.done(driver.controller().create_volume(wanted));
     assert_eq!(load.finish().refused, 0);
 }
