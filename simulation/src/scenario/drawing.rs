@@ -113,7 +113,7 @@ impl Scenario {
             faults.sort_by_key(|planned| planned.at_us);
         }
         // Numbers of their own, so that all other faults of a seed are as they were.
-        let mut random_of_pace = Random::new(seed ^ 0x70_6163_65);
+        let mut random_of_pace = Random::new(seed ^ 0x7061_6365);
         if style == Style::Swarm && random_of_pace.chance(1, 3) {
             faults.extend(draw_slow_peers(&mut random_of_pace, world.faults_end_us));
             faults.sort_by_key(|planned| planned.at_us);
