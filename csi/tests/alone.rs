@@ -43,6 +43,10 @@ impl Drop for Driver {
 
 impl Driver {
     fn start(more: &[&str]) -> Driver {
+        Driver::start_over("http://127.0.0.1:1", more)
+    }
+
+    fn start_over(api: &str, more: &[&str]) -> Driver {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("csi.sock");
         // A socket that a driver left behind is in nobody's way.
@@ -54,7 +58,7 @@ impl Driver {
             .arg(format!("unix://{}", socket.display()))
             .arg("--attach-dir")
             .arg(folder.path().join("attached"))
-            .args(["--api", "http://127.0.0.1:1"])
+            .args(["--api", api])
             .args(more)
             .stderr(log)
             .spawn()
@@ -129,6 +133,44 @@ fn wanted() -> CreateVolumeRequest {
         secrets: HashMap::from([("password".to_owned(), "hunter2".to_owned())]),
         ..CreateVolumeRequest::default()
     }
+}
+
+/// An admin API that knows no volume and makes none, for this reason. Its address.
+fn api_that_refuses_volumes(reason: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut head = [0; 4096];
+            let read = stream.read(&mut head).unwrap();
+            let status = match head[..read].starts_with(b"POST") {
+                true => 409,
+                false => 404,
+            };
+            let text = format!("{{\"error\":\"no\",\"reason\":\"{reason}\",\"next\":\"\"}}");
+            let length = text.len();
+            // Who has asked may have gone.
+            let _ = write!(
+                stream,
+                "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{text}"
+            );
+        }
+    });
+    format!("http://{address}")
+}
+
+#[test]
+fn a_volume_that_the_cluster_does_not_make_now_is_a_failed_precondition_with_its_reason() {
+    let api = api_that_refuses_volumes("the link between them is too slow for new volumes");
+    let driver = Driver::start_over(&api, &[]);
+    let refused = driver.run(driver.controller().create_volume(wanted()));
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+    assert!(
+        refused.message().contains("too slow for new volumes"),
+        "{refused}"
+    );
 }
 
 #[test]

@@ -311,9 +311,20 @@ pub enum Get {
     /// Nodes
     #[command(alias = "node")]
     Nodes(Selection),
+    /// The links between the data domains: round trips, losses, and what is done about one that is too slow
+    #[command(alias = "link")]
+    Links(Showing),
     /// Who changed what, when and why
     #[command(alias = "event")]
     Events(Events),
+}
+
+/// How to show it.
+#[derive(Debug, Args)]
+pub struct Showing {
+    /// How to print it
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Format,
 }
 
 /// Which events.

@@ -34,6 +34,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
             Get::ClusterDomains(selection) => domains::get_domains(&client, &selection),
             Get::Volumes(selection) => volumes::get(&client, &selection),
             Get::Nodes(selection) => nodes::get(&client, &selection),
+            Get::Links(showing) => links::get(&client, &showing),
             Get::Events(wanted) => events::get(&client, &wanted),
         },
         Command::Activate {

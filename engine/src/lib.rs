@@ -24,6 +24,6 @@ pub use history::History;
 pub use ids::{DomainId, Epoch, Incarnation, NodeId, Position, ReplicaId, Seq, VolumeId};
 pub use log::{Entry, RecordKind, Token};
 pub use message::Message;
-pub use replica::{Replica, Standing};
+pub use replica::{Grant, Replica, Standing};
 pub use settings::Settings;
 pub use time::Time;

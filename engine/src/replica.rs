@@ -17,7 +17,7 @@
 //! Where to find which invariant: I4 (fence by epoch) and the grants' side of I3 in `adoption` and `grants`; I3 and I5 (promotion,
 //! reconcile) in `promotion` and `following`; I1, I9, I11 (acknowledge, step down, read committed) in `serving`,
 //! for volumes that answer what is held also in `flushing`; I2 and I6 (shrink,
-//! grow) in `membership`; I7 (divergence) in `following` and in [`Change::Rebase`].
+//! grow) in `membership`, what a slow link has to do with them in `pacing`; I7 (divergence) in `following` and in [`Change::Rebase`].
 //!
 //! Extents hold committed entries only, so reconciling cuts and fills logs and never undoes data; why this keeps the rules is in
 //! `docs/decisions/0001-extents-hold-committed-records-only.md`.
@@ -28,9 +28,12 @@ mod following;
 mod grants;
 mod membership;
 mod mending;
+mod pacing;
 mod promotion;
 mod serving;
 mod unable;
+
+pub use grants::Grant;
 
 #[cfg(test)]
 mod tests;
@@ -73,6 +76,8 @@ pub struct Replica {
     given: Option<Given>,
     /// Peers with a session.
     sessions: BTreeSet<NodeId>,
+    /// Peers whose links are too slow for members behind them, as the host says.
+    slow: BTreeSet<NodeId>,
     role: Role,
     /// Whether clients want this replica to be primary.
     wanted: bool,
@@ -266,6 +271,7 @@ impl Replica {
             view: None,
             given,
             sessions: BTreeSet::new(),
+            slow: BTreeSet::new(),
             role: Role::Idle,
             wanted: false,
             asked: None,
@@ -636,6 +642,7 @@ impl Replica {
         let lacks = view.eligible.iter().chain(&view.rebooted).any(|replica| {
             (!in_sync.contains(replica) || view.rebooted.contains(replica))
                 && self.sessions.contains(&replica.node)
+                && !self.is_too_slow(view, replica.node)
         });
         self.damaged.is_none()
             && self.unable.is_none()

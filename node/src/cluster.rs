@@ -10,7 +10,7 @@ use crate::serve::DataPath;
 use crate::store::Store;
 use crate::store::space::StoreSpace;
 use bytes::Bytes;
-use isthmus_api::{KvdbView, NodeRuntime};
+use isthmus_api::{KvdbView, LinkAction, NodeRuntime};
 use isthmus_catalog::{
     Answer, Catalog, Cause, Command, Lineage, Request, RequestId, starts_counted,
 };
@@ -211,6 +211,10 @@ impl ClusterAccess for Cluster {
 
     async fn metrics(&self) -> Arc<str> {
         self.metrics.page().await
+    }
+
+    fn link_action(&self) -> LinkAction {
+        self.own.links.action()
     }
 
     fn this_node(&self) -> NodeId {

@@ -2,6 +2,7 @@
 
 use crate::api::access::ClusterAccess;
 use crate::cluster::Cluster;
+use crate::links::Links;
 use crate::run::own_cause;
 use crate::store::Store;
 use isthmus_api::KvdbView;
@@ -27,6 +28,7 @@ pub async fn join(
     cluster: Arc<Cluster>,
     config: Config,
     store: Store,
+    links: Links,
 ) -> anyhow::Result<()> {
     // Only the first generation is formed: in any later one there is a cluster already, whoever answers just now.
     let is_first = store.lineage.number() == 0;
@@ -54,6 +56,7 @@ pub async fn join(
         })
         .await?;
     }
+    admitted(&kvdb, &links, &store).await;
     let command = Command::NodeStartedIn {
         node: store.node,
         incarnation: store.incarnation,
@@ -66,6 +69,29 @@ pub async fn join(
     .await?;
     tracing::info!(node = config.node, "registered with the cluster");
     Ok(())
+}
+
+/// Returns once the links to the other data domains are good enough for a new member, or kvdb here says that this store is none: kvdb
+/// brings nothing to who is not registered.
+async fn admitted(kvdb: &Kvdb, links: &Links, store: &Store) {
+    let is_registered = || {
+        let catalog = kvdb.catalog();
+        let record = catalog.nodes.get(&store.node);
+        record.is_some_and(|record| record.incarnation == Some(store.incarnation))
+    };
+    let mut said = None;
+    while !is_registered()
+        && let Err(reason) = links.admit()
+    {
+        if said.as_ref() != Some(&reason) {
+            tracing::warn!(
+                reason,
+                "this node is not a member yet: it waits for its links"
+            );
+            said = Some(reason);
+        }
+        tokio::time::sleep(RETRY_PERIOD).await;
+    }
 }
 
 /// Whether this node is to form the cluster: it has begun to, or there is none yet, as all say that answer, and with this node they

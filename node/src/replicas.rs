@@ -30,6 +30,7 @@ use isthmus_kvdb::{Detour, Kvdb};
 use isthmus_nbd::{Address, Limits, Server};
 use isthmus_transport::{Lane, SessionId, Tunnel};
 use parking_lot::Mutex;
+use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -195,6 +196,10 @@ impl DataPath for Replicas {
         if let Some(taker) = &self.taker {
             taker.take(peer, tunnel);
         }
+    }
+
+    fn slow_peers(&self, slow: BTreeSet<NodeId>) {
+        self.inputs.send(Input::SlowPeers(slow));
     }
 
     fn state(&self) -> BoxFuture<'_, DataPathState> {

@@ -10,7 +10,7 @@ use crate::data_thread::DataThread;
 use crate::domains::driver::{self, UpdatesWaiting};
 use crate::forwarding::Diskless;
 use crate::generation::{self, Generation};
-use crate::links::{Limits, Links};
+use crate::links::{Actions, Limits, Links};
 use crate::metrics::{Metrics, events, listener};
 use crate::peers::{KvdbPeers, Outlet, Switchboard};
 use crate::replicas::{OpenDirectory, Replicas};
@@ -19,8 +19,9 @@ use crate::store::space::StoreSpace;
 use crate::store::{self, Store};
 use crate::{failover, membership, random};
 use anyhow::Context;
+use isthmus_api::LinkAction;
 use isthmus_catalog::starts_counted;
-use isthmus_config::{Config, FailoverPolicy, NodeRole};
+use isthmus_config::{Config, FailoverPolicy, LatencyAction, Member, NodeRole, Role};
 use isthmus_disk::{DirectoryLock, FileDisk};
 use isthmus_engine::NodeId;
 use isthmus_kvdb::{Kvdb, KvdbConfig};
@@ -100,7 +101,13 @@ async fn live(config: &Config, mut store: Store) -> anyhow::Result<End> {
         data_path: Arc::clone(&data_path),
         waiting: waiting.clone(),
         space: StoreSpace::follow(&config.data_dir),
-        links: Links::follow(&outlet, peers.iter().copied(), limits(config)),
+        links: Links::follow(
+            &outlet,
+            peers.iter().copied(),
+            limits(config),
+            actions(config),
+            Arc::clone(&data_path),
+        ),
     });
     let transport = start_transport(config, &kvdb, &data_path, &own, &data)?;
     outlet.open(Arc::clone(&transport));
@@ -115,6 +122,7 @@ async fn live(config: &Config, mut store: Store) -> anyhow::Result<End> {
         Arc::clone(&cluster),
         config.clone(),
         store.clone(),
+        own.links.clone(),
     ));
     let driving = tokio::spawn(driver::drive(
         Arc::clone(&cluster),
@@ -161,6 +169,24 @@ fn limits(config: &Config) -> Limits {
     Limits {
         round_trip_max: Duration::from_millis(config.link.max_rtt_ms),
         window: Duration::from_secs(config.link.window_seconds),
+    }
+}
+
+/// What is done about links that are too slow.
+fn actions(config: &Config) -> Actions {
+    let this = config.this_member();
+    let is_data = |member: &Member| config.domain_of(member).role == Role::Data;
+    let across = config.members.iter().filter(|member| {
+        is_data(this) && is_data(member) && config.domain_id_of(member) != config.domain_id_of(this)
+    });
+    Actions {
+        action: match config.link.action {
+            LatencyAction::Report => LinkAction::Report,
+            LatencyAction::RefuseNew => LinkAction::RefuseNew,
+            LatencyAction::Degrade => LinkAction::Degrade,
+        },
+        hold_down: Duration::from_secs(config.link.hold_down_seconds),
+        across: across.map(|member| NodeId(member.id)).collect(),
     }
 }
 

@@ -6,6 +6,7 @@ use isthmus_engine::{NodeId, VolumeId};
 use isthmus_host::VolumeFigures;
 use isthmus_kvdb::Kvdb;
 use isthmus_transport::{Lane, SessionId, Tunnel};
+use std::collections::BTreeSet;
 use std::pin::Pin;
 
 /// A boxed future, as trait objects need it.
@@ -44,6 +45,8 @@ pub trait DataPath: Send + Sync + 'static {
         drop(tunnel);
         tracing::debug!(%peer, "a client was forwarded to this node, which serves nothing");
     }
+    /// The links to these peers are too slow for replicas behind them to stay in sync, those to all others are not. Must not block.
+    fn slow_peers(&self, _slow: BTreeSet<NodeId>) {}
     /// What it does now. Must answer within about 300 ms, also while volumes are frozen: fences are proven by it.
     fn state(&self) -> BoxFuture<'_, DataPathState>;
     /// The figures of up to `count` volumes behind `after`.

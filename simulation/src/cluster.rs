@@ -58,6 +58,8 @@ enum Event {
     LinkFast,
     /// A disk is fast again.
     DiskFast(usize),
+    /// A node finds the link to the other one fast enough again, unless it has found it too slow since.
+    PeerFast { node: usize, since: u64 },
     /// A disk is well again.
     DiskMended(usize),
     /// Faults end.
@@ -260,6 +262,7 @@ impl Simulation {
             Event::Fault(index) => self.fault(index),
             Event::LinkFast => self.link.slower_by = 0,
             Event::DiskFast(node) => self.set_slowness(node, 1),
+            Event::PeerFast { node, since } => self.find_fast(node, since),
             Event::DiskMended(node) => self.mend_disk(node),
             Event::Settle => self.settle(),
             Event::Settling => self.look_at_settling(),

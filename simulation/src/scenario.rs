@@ -223,6 +223,8 @@ pub enum Fault {
         times: u64,
         for_us: Micros,
     },
+    /// A node finds the link to the other one too slow for a replica behind it, whatever it is like.
+    SlowPeer { node: usize, for_us: Micros },
     /// A disk is replaced by an empty one, where no volume would be lost by it.
     ReplaceDisk { node: usize, for_us: Micros },
 }

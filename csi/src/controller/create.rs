@@ -62,16 +62,18 @@ fn make(
         durability: parameters.durability.unwrap_or_default(),
         preferred_domain: parameters.preferred_domain.clone().flatten(),
     };
-    match driver.cluster.create(&wanted) {
-        // Another call may have made it meanwhile: then it is compared like one that was there.
-        Ok(()) | Err(Trouble::Conflict { .. }) => {}
+    let refused = match driver.cluster.create(&wanted) {
+        Ok(()) => None,
+        // Another call may have made it meanwhile: then it is compared like one that was there. If not, the refusal says why it can't be made.
+        Err(trouble @ Trouble::Conflict { .. }) => Some(trouble),
         Err(trouble) => return Err(status(trouble)),
-    }
-    match driver.cluster.volume(name) {
-        Err(Trouble::Unknown(_)) => Err(Status::unavailable(format!(
+    };
+    match (driver.cluster.volume(name), refused) {
+        (Err(Trouble::Unknown(_)), Some(refused)) => Err(status(refused)),
+        (Err(Trouble::Unknown(_)), None) => Err(Status::unavailable(format!(
             "volume {name} was made, but no node that answers knows it yet; try again"
         ))),
-        result => result.map_err(status),
+        (result, _) => result.map_err(status),
     }
 }
 

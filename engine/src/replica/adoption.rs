@@ -287,6 +287,17 @@ impl Replica {
             .unwrap_or_default()
     }
 
+    /// Those of them whose links are fast enough.
+    pub(super) fn may_join(&self) -> BTreeSet<ReplicaId> {
+        let Some(view) = &self.view else {
+            return BTreeSet::new();
+        };
+        let eligible = view.eligible.iter().copied();
+        eligible
+            .filter(|replica| !self.is_too_slow(view, replica.node))
+            .collect()
+    }
+
     pub(super) fn primary_mut(&mut self) -> Option<&mut Primary> {
         match &mut self.role {
             Role::Primary(primary) => Some(primary),

@@ -10,7 +10,48 @@ use crate::message::Message;
 use crate::time::Time;
 use isthmus_mutation::Mutation;
 
+/// A grant, for people: who waits for its end, or for the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// Whose promise it is; kvdb's where it is no replica's.
+    pub from: Option<NodeId>,
+    /// To which primary.
+    pub to: NodeId,
+    /// Until when it holds, or held.
+    pub until: Time,
+}
+
 impl Replica {
+    /// The grants that something waits for: those that a frozen primary has, over or not; and the one that is out from a replica that hears
+    /// its primary no more.
+    #[must_use]
+    pub fn grants_in_question(&self, now: Time) -> Vec<Grant> {
+        match &self.role {
+            Role::Primary(primary) if self.is_frozen(now) => {
+                let members = primary.members.iter().filter(|(_, member)| member.counts());
+                let grant = |from, until| Grant {
+                    from,
+                    to: self.me.node,
+                    until,
+                };
+                let mut grants: Vec<Grant> = members
+                    .map(|(node, member)| grant(Some(*node), member.grant_until))
+                    .collect();
+                if self.needs_kvdb() {
+                    grants.push(grant(None, primary.kvdb_until));
+                }
+                grants
+            }
+            Role::Primary(_) | Role::Following(_) => Vec::new(),
+            Role::Idle => {
+                let out = self.given.filter(|given| given.until >= now);
+                let from = Some(self.me.node);
+                let grant = out.map(|Given { to, until, .. }| Grant { from, to, until });
+                grant.into_iter().collect()
+            }
+        }
+    }
+
     /// The primary asks for a grant.
     pub(super) fn on_grant_request(
         &mut self,

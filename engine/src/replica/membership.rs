@@ -211,7 +211,7 @@ impl Replica {
         }
     }
 
-    /// Members that don't answer are asked out of the set, where the policy allows it (I2): nothing is acknowledged without
+    /// Members that don't answer, or not fast enough, are asked out of the set, where the policy allows it (I2): nothing is acknowledged without
     /// them before the commit has been seen.
     fn shrink(&mut self, now: Time, effects: &mut Effects) {
         let Role::Primary(primary) = &self.role else {
@@ -225,7 +225,11 @@ impl Replica {
         let lost: BTreeSet<ReplicaId> = primary
             .members
             .values()
-            .filter(|member| member.joiner.is_none() && self.is_lost(now, view, member))
+            .filter(|member| {
+                member.joiner.is_none()
+                    && (self.is_lost(now, view, member)
+                        || self.leaves_for_its_link(view, primary.phase, member.replica.node))
+            })
             .map(|member| member.replica)
             .collect();
         let leaving: BTreeSet<ReplicaId> = lost
@@ -301,7 +305,7 @@ impl Replica {
 
     fn drop_joiners(&mut self, now: Time, effects: &mut Effects) {
         let timeout = self.settings.replica_timeout;
-        let eligible = self.eligible();
+        let may_join = self.may_join();
         let Some(primary) = self.primary_mut() else {
             return;
         };
@@ -319,7 +323,7 @@ impl Replica {
                     || member.unable
                     || now.since(member.heard) >= timeout
                     || overdue
-                    || !eligible.contains(&member.replica);
+                    || !may_join.contains(&member.replica);
                 lost.then_some((*node, joiner.asked))
             })
             .collect();
@@ -375,7 +379,7 @@ impl Replica {
         if view.configuration.epoch != self.configuration.epoch {
             return;
         }
-        let eligible = self.eligible();
+        let may_join = self.may_join();
         let in_sync = self.configuration.in_sync.clone();
         let sessions = self.sessions.clone();
         let me = self.me;
@@ -386,7 +390,7 @@ impl Replica {
             return;
         }
         let mut invited = Vec::new();
-        for replica in eligible
+        for replica in may_join
             .difference(&in_sync)
             .filter(|replica| replica.node != me.node && sessions.contains(&replica.node))
         {

@@ -233,6 +233,11 @@ impl Replica {
         if Mutation::AcknowledgeDuringShrink.is_on() && is_asked_out && member.lost.is_some() {
             return false;
         }
+        if Mutation::AcknowledgeWithoutSlowMembers.is_on()
+            && self.slow.contains(&member.replica.node)
+        {
+            return false;
+        }
         member.counts()
     }
 

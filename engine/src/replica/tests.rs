@@ -7,6 +7,7 @@ use crate::ids::{DomainId, Incarnation, Position};
 use crate::log::{Entry, RecordKind};
 
 mod flushing;
+mod pacing;
 mod unable;
 
 const A: ReplicaId = ReplicaId {
@@ -255,6 +256,23 @@ fn nothing_is_acknowledged_without_a_lost_member_before_the_shrink_is_committed_
     a.replica
         .on_confirmed(at(803), at(802), true, &mut a.effects);
     assert_eq!(a.acknowledged(), [ClientOp(1)]);
+}
+
+#[test]
+fn the_grants_in_question_are_a_frozen_primarys_and_what_is_out_to_one_that_is_gone() {
+    let mut a = serving();
+    assert_eq!(a.replica.grants_in_question(at(7)), []);
+    a.replica.on_session_down(at(20), B.node, &mut a.effects);
+    let until = at(5) + Settings::default().lease;
+    let (from, to) = (Some(B.node), A.node);
+    assert_eq!(
+        a.replica.grants_in_question(at(21)),
+        [Grant { from, to, until }]
+    );
+    a.view(at(800), view(4, Some(A), true, &[A]));
+    a.persist(at(801));
+    let kvdbs = a.replica.grants_in_question(at(802));
+    assert!(kvdbs.len() == 1 && kvdbs[0].from.is_none(), "{kvdbs:?}");
 }
 
 #[test]

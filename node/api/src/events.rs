@@ -1,5 +1,6 @@
 //! The audit trail: who did what, when and why.
 
+use crate::links::LinkChange;
 use crate::observed::Observed;
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +22,18 @@ pub struct Event {
     pub digest: Option<String>,
 }
 
+/// A link between two data domains went over into another state. Measured by a node, and kept by nobody else.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkEvent {
+    /// The node that measures it.
+    pub from: String,
+    /// The other node.
+    pub to: String,
+    /// What happened.
+    #[serde(flatten)]
+    pub change: LinkChange,
+}
+
 /// Events, oldest first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventList {
@@ -28,6 +41,9 @@ pub struct EventList {
     pub items: Vec<Event>,
     /// The oldest revision from which nothing is missing: what was before it is no longer kept.
     pub complete_from: u64,
+    /// Changes of the links between the data domains, as the nodes that answer have seen them since they were started, oldest first.
+    #[serde(default)]
+    pub links: Vec<LinkEvent>,
     /// The revision of the first event that is not what its digest says, or does not follow the one before it; none: the trail is whole.
     #[serde(default)]
     pub broken_at: Option<u64>,

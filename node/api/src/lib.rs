@@ -25,12 +25,14 @@ pub use domains::{
     SyncStatus, UpdateAction, UpdateStatus,
 };
 pub use error::ApiError;
-pub use events::{Event, EventList};
+pub use events::{Event, EventList, LinkEvent};
 pub use explain::{Explanation, Remedy};
 pub use failovers::{FailoverReport, FailoverReportList, FailoverVolume};
-pub use links::{Link, LinkRuntime, LinkState};
+pub use links::{
+    KeptOut, Link, LinkAction, LinkChange, LinkList, LinkRuntime, LinkState, RoundTrip,
+};
 pub use nodes::{
-    DiskState, FaultKind, KvdbView, Node, NodeList, NodeRole, NodeRuntime, ReplicaFault,
+    DiskState, FaultKind, Grant, KvdbView, Node, NodeList, NodeRole, NodeRuntime, ReplicaFault,
     ReplicaProgress, VolumeRole, VolumeRuntime,
 };
 pub use observed::Observed;

@@ -237,9 +237,27 @@ pub struct VolumeRuntime {
     /// What it waits for, or what stopped it; empty when nothing.
     #[serde(default)]
     pub reason: String,
+    /// Since when its clients' requests can't be answered, in ms since 1970; none when they can.
+    #[serde(default)]
+    pub frozen_since_ms: Option<u64>,
+    /// The grants that something waits for: of a frozen primary those that it has, over or not; of a replica that hears its primary no more the
+    /// one that it gave.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub grants: Vec<Grant>,
     /// Its disk.
     #[serde(flatten)]
     pub disk: DiskState,
+}
+
+/// A promise not to let another primary serve before it is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grant {
+    /// The node whose promise it is; none for kvdb's.
+    pub from: Option<u32>,
+    /// The primary's node.
+    pub to: u32,
+    /// How long it still holds, in ms; 0 when it is over.
+    pub ends_in_ms: u64,
 }
 
 /// A replica outside the set, as the volume's primary sees it.

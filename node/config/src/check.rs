@@ -175,6 +175,7 @@ impl Config {
             ),
             ("link.max_rtt_ms", link.max_rtt_ms, 1, 1_000),
             ("link.window_seconds", link.window_seconds, 5, 600),
+            ("link.hold_down_seconds", link.hold_down_seconds, 1, 86_400),
             ("metrics.volumes", self.metrics.volumes.into(), 0, 2_000),
         ] {
             bounds(key, value, min, max, problems);

@@ -137,10 +137,16 @@ pub struct Link {
     /// What carries mirrored writes and resync of the links that this node dials: the node with the lower id dials, the other takes either.
     pub bulk: Bulk,
     /// The longest round trip to another data domain that is as it should be, in milliseconds: 1 to 1,000. A link whose median is over it for
-    /// `window_seconds` is reported as `LatencyExceeded`.
+    /// `window_seconds` is in state `LatencyExceeded`.
     pub max_rtt_ms: u64,
     /// Over how many seconds the median is taken for that: 5 to 600.
     pub window_seconds: u64,
+    /// What is done about a link in that state. `report`: it is said. `refuse-new`: no volumes are created over it, those that are there go on.
+    /// `degrade`: replicas behind it leave the in-sync sets of volumes with the policy `degrade`, and stay out until it was good for
+    /// `hold_down_seconds`. With the last two a node does not become a member for the first time over such a link. The same on all nodes.
+    pub action: LatencyAction,
+    /// For how long a link has to be good again before replicas behind it come back, in seconds: 1 to 86,400.
+    pub hold_down_seconds: u64,
 }
 
 impl Default for Link {
@@ -149,8 +155,23 @@ impl Default for Link {
             bulk: Bulk::default(),
             max_rtt_ms: 10,
             window_seconds: 30,
+            action: LatencyAction::default(),
+            hold_down_seconds: 300,
         }
     }
+}
+
+/// What is done about a link that is too slow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LatencyAction {
+    /// It is said.
+    #[default]
+    Report,
+    /// No volumes are created over it.
+    RefuseNew,
+    /// Replicas behind it leave the in-sync sets.
+    Degrade,
 }
 
 /// What carries mirrored writes and resync. Both are encrypted.

@@ -203,9 +203,21 @@ impl Type {
                 meaning: meaning.to_owned(),
             });
         } else if !line.is_empty() && line.chars().all(char::is_alphanumeric) {
-            self.words.push(line.to_lowercase());
+            self.words.push(kebab_case(line));
         }
     }
+}
+
+/// A variant's name as the file has it.
+fn kebab_case(name: &str) -> String {
+    let mut word = String::new();
+    for letter in name.chars() {
+        if letter.is_uppercase() && !word.is_empty() {
+            word.push('-');
+        }
+        word.extend(letter.to_lowercase());
+    }
+    word
 }
 
 /// The reference, as Markdown.

@@ -199,6 +199,16 @@ fn what_is_wrong_is_refused_with_its_key_and_what_to_do() {
             "[link]\nbulk = \"plain\"\n[tls]",
             &["plain", "`tls` or `quic`"],
         ),
+        (
+            "[tls]",
+            "[link]\naction = \"refuse\"\n[tls]",
+            &["refuse", "`refuse-new`"],
+        ),
+        (
+            "[tls]",
+            "[link]\nhold_down_seconds = 0\n[tls]",
+            &["link.hold_down_seconds", "1 to 86400"],
+        ),
     ];
     for (from, to, words) in cases {
         assert!(SOUND.contains(from), "{from}");

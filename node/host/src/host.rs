@@ -73,6 +73,8 @@ pub struct Host<D: Disk, R> {
     next_tag: u16,
     catalog: Arc<Catalog>,
     sessions: BTreeSet<NodeId>,
+    /// Peers whose links are too slow for members behind them.
+    slow: BTreeSet<NodeId>,
     completions: Vec<(OpId, io::Result<isthmus_journal::Done>)>,
     pace: Pace,
     journal_failed: bool,
@@ -173,6 +175,7 @@ impl<D: Disk, R> Host<D, R> {
             next_tag,
             catalog: Arc::default(),
             sessions: BTreeSet::new(),
+            slow: BTreeSet::new(),
             completions: Vec::new(),
             pace: Pace::default(),
             journal_failed: false,
@@ -290,6 +293,7 @@ impl<D: Disk, R> Host<D, R> {
                 for peer in self.sessions.clone() {
                     mirror.on_session_up(context!(self, now, outputs), peer);
                 }
+                mirror.on_slow_peers(context!(self, now, outputs), &self.slow);
                 self.tags.insert(self.next_tag, volume);
                 self.mirrors.insert(volume, mirror);
                 self.schedule.wake(volume);
@@ -355,6 +359,16 @@ impl<D: Disk, R> Host<D, R> {
         self.wake_all();
         for mirror in self.mirrors.values_mut() {
             mirror.on_session_down(context!(self, now, outputs), peer);
+        }
+    }
+
+    /// The links to these peers are too slow for replicas behind them to stay in sync, those to all others are not. True from when it is
+    /// said until something else is; a host that was just opened takes all links for fast enough.
+    pub fn on_slow_peers(&mut self, now: Time, slow: &BTreeSet<NodeId>, outputs: &mut Outputs<R>) {
+        self.slow.clone_from(slow);
+        self.wake_all();
+        for mirror in self.mirrors.values_mut() {
+            mirror.on_slow_peers(context!(self, now, outputs), slow);
         }
     }
 

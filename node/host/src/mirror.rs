@@ -307,6 +307,14 @@ impl<R> Mirror<R> {
         self.tell_wanted(context);
     }
 
+    /// The links to these peers are too slow for replicas behind them to stay in sync.
+    pub fn on_slow_peers(&mut self, context: &mut Context<'_, R>, slow: &BTreeSet<NodeId>) {
+        self.with_engine(context, |engine, now, effects| {
+            engine.on_slow_peers(now, slow, effects)
+        });
+        self.tell_wanted(context);
+    }
+
     /// kvdb has answered a proposal.
     pub fn on_answer(&mut self, context: &mut Context<'_, R>, done: bool) {
         self.engine.on_answer(context.now, done);
@@ -526,6 +534,8 @@ impl<R> Mirror<R> {
             standing: self.engine.standing(now),
             epoch: self.engine.configuration().epoch,
             promised_to: self.engine.promised_to(now),
+            frozen_for: self.frozen_for(now),
+            grants: self.engine.grants_in_question(now),
             end: self.engine.log().end(),
             committed: self.engine.log().committed(),
             whole: self.engine.is_whole(),

@@ -1,6 +1,7 @@
 //! What a host knows of a volume, for people and programs.
 
-use isthmus_engine::{Epoch, NodeId, ReplicaId, Seq, Standing, Time, VolumeId};
+use isthmus_engine::{Epoch, Grant, NodeId, ReplicaId, Seq, Standing, Time, VolumeId};
+use std::time::Duration;
 
 /// How far copying is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,6 +47,10 @@ pub struct VolumeStatus {
     pub epoch: Epoch,
     /// Until when nothing of a lower epoch can be served with this replica's promise: none when no promise is out.
     pub promised_to: Option<NodeId>,
+    /// For how long its clients' requests can't be answered; none when they can.
+    pub frozen_for: Option<Duration>,
+    /// The grants that something waits for.
+    pub grants: Vec<Grant>,
     /// The end of its log.
     pub end: Seq,
     /// Its committed position.

@@ -1,7 +1,7 @@
 //! The seam between the admin API (and the domain updates' driver) and the cluster.
 
 use crate::generation::Change;
-use isthmus_api::{KvdbView, NodeRuntime};
+use isthmus_api::{KvdbView, LinkAction, NodeRuntime};
 use isthmus_catalog::{Answer, Catalog, Cause, Command, Lineage, RequestId};
 use isthmus_engine::NodeId;
 use std::collections::BTreeMap;
@@ -67,6 +67,9 @@ pub trait ClusterAccess: Send + Sync + 'static {
 
     /// What this node says about itself.
     fn own_runtime(&self) -> impl Future<Output = NodeRuntime> + Send;
+
+    /// What this node does about links that are too slow.
+    fn link_action(&self) -> LinkAction;
 
     /// Which node this is.
     fn this_node(&self) -> NodeId;

@@ -3,15 +3,16 @@
 use crate::api::access::{ClusterAccess, DECIDED_WITHIN, now_ms};
 use crate::api::errors::HttpError;
 use crate::api::facts::Facts;
-use crate::api::input;
 use crate::api::reads;
 use crate::api::routes::Api;
+use crate::api::{input, links};
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use isthmus_api::{
-    CreateVolume, DomainChange, DomainChanged, UpdateAction, VolumeCreated, VolumeDeleted,
+    CreateVolume, DomainChange, DomainChanged, LinkAction, UpdateAction, VolumeCreated,
+    VolumeDeleted,
 };
 use isthmus_catalog::{
     Answer, Catalog, Cause, Command, DeactivationPlan, DomainRole, DomainState, Durability,
@@ -294,6 +295,7 @@ pub async fn create_volume<A: ClusterAccess>(
         },
         preferred_domain,
     };
+    check_links(&api, id, &wanted.name).await?;
     let command = Command::CreateVolume {
         name: wanted.name.clone(),
         bytes: wanted.bytes,
@@ -317,6 +319,29 @@ pub async fn create_volume<A: ClusterAccess>(
             id: volume.0,
         }),
     ))
+}
+
+/// Whether the links to where its replicas would be are good enough for a new volume. Not asked by the command itself: what links are like is
+/// measured, not agreed on; and a volume that is created just as its link becomes too slow is one that was created before.
+async fn check_links<A: ClusterAccess>(
+    api: &Api<A>,
+    id: RequestId,
+    name: &str,
+) -> Result<(), HttpError> {
+    if api.cluster.link_action() != LinkAction::RefuseNew {
+        return Ok(());
+    }
+    let facts = reads::facts(api.cluster.as_ref()).await;
+    let is_there = facts.volume_named(name).is_ok();
+    // A repetition is answered as the first try was; one that is there is refused for that.
+    if is_there || earlier(&facts.catalog, id).is_some() {
+        return Ok(());
+    }
+    match facts.catalog.place() {
+        Ok(places) => links::check_new_volume(&facts, name, &places),
+        // The command says why.
+        Err(_) => Ok(()),
+    }
 }
 
 fn check(wanted: &CreateVolume) -> Result<(), HttpError> {

@@ -4,7 +4,7 @@ use crate::api::access::{ClusterAccess, SHOWN_WITHIN, now_ms};
 use crate::api::errors::HttpError;
 use crate::api::facts::Facts;
 use crate::api::routes::Api;
-use crate::api::{domains, explain, failovers, nodes, verdict, volumes};
+use crate::api::{domains, explain, failovers, links, nodes, verdict, volumes};
 use crate::metrics::listener::CONTENT_TYPE;
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
@@ -13,7 +13,7 @@ use axum::http::header;
 use axum::response::IntoResponse;
 use isthmus_api::{
     ClusterDomainUpdateList, ClusterDomainsStatus, Event, EventList, Explanation,
-    FailoverReportList, NodeList, NodeRuntime, Observed, Status, Volume, VolumeList,
+    FailoverReportList, LinkList, NodeList, NodeRuntime, Observed, Status, Volume, VolumeList,
 };
 use isthmus_catalog::Catalog;
 use serde::{Deserialize, Serialize};
@@ -143,6 +143,7 @@ pub async fn events<A: ClusterAccess>(
                 digest: Some(hex(&digest.0)),
             })
             .collect(),
+        links: links::events(&facts),
         broken_at: facts.catalog.audit_gap().map(|record| record.revision),
         complete_from: oldest.map_or(0, |record| record.revision),
         observed: facts.observed(),
@@ -159,6 +160,11 @@ pub async fn failover_list<A: ClusterAccess>(
 /// GET /v1/nodes
 pub async fn node_list<A: ClusterAccess>(State(api): State<Arc<Api<A>>>) -> Json<NodeList> {
     Json(nodes::list(&facts(api.cluster.as_ref()).await))
+}
+
+/// GET /v1/links
+pub async fn link_list<A: ClusterAccess>(State(api): State<Arc<Api<A>>>) -> Json<LinkList> {
+    Json(links::list(&facts(api.cluster.as_ref()).await))
 }
 
 /// GET /v1/node

@@ -1,8 +1,9 @@
 //! How a replica stands: from the committed set first, then from what its volume's primary says.
 
 use crate::api::facts::Facts;
+use crate::api::links;
 use isthmus_api::{Replica, ReplicaState, SyncStatus};
-use isthmus_catalog::{DomainState, VolumeRecord};
+use isthmus_catalog::{DomainState, OnPeerLoss, VolumeRecord};
 use isthmus_engine::{NodeId, VolumeId};
 
 /// How the replica of `volume` on `node` stands.
@@ -87,6 +88,31 @@ pub fn summary(states: impl Iterator<Item = SyncStatus>) -> SyncStatus {
     summary
 }
 
+/// Why it is not brought back, where that is for the link to a member of the set.
+pub fn kept_out(facts: &Facts, volume: &VolumeRecord, node: NodeId) -> Option<String> {
+    if volume.policy.on_peer_loss != OnPeerLoss::Degrade {
+        return None;
+    }
+    let (member, kept_out) = volume.in_sync.iter().find_map(|member| {
+        let kept_out = links::kept_out(facts, member.node, node)?;
+        Some((member.node, kept_out))
+    })?;
+    Some(format!(
+        "it is out of the set for the link to {}, at {}: {}; {}",
+        facts.node_name(member),
+        clock_time(kept_out.since_ms),
+        kept_out.reason,
+        links::staying_out(kept_out, facts.now_ms)
+    ))
+}
+
+/// `14:02:11 UTC`.
+pub fn clock_time(ms: u64) -> String {
+    let seconds = ms / 1000;
+    let (hours, minutes) = (seconds / 3600 % 24, seconds / 60 % 60);
+    format!("{hours:02}:{minutes:02}:{:02} UTC", seconds % 60)
+}
+
 /// All that is known of the replica of `volume` on `node`.
 pub fn replica(facts: &Facts, id: VolumeId, volume: &VolumeRecord, node: NodeId) -> Replica {
     let state = state(facts, id, volume, node);
@@ -108,6 +134,9 @@ pub fn replica(facts: &Facts, id: VolumeId, volume: &VolumeRecord, node: NodeId)
         _ if !facts.answers(node) => "its node does not answer".to_owned(),
         (ReplicaState::InSync, _) => String::new(),
         (ReplicaState::Resyncing { .. }, _) => "it is being brought back".to_owned(),
+        (ReplicaState::NotInSync { .. }, _) if kept_out(facts, volume, node).is_some() => {
+            kept_out(facts, volume, node).unwrap_or_default()
+        }
         (ReplicaState::NotInSync { .. }, _) if volume.primary.is_none() => {
             "it lacks writes; it is brought back once a client is attached to the volume".to_owned()
         }

@@ -104,6 +104,7 @@ pub fn router<A: ClusterAccess>(cluster: Arc<A>, client: u64) -> Router {
         .route("/v1/failovers", get(reads::failover_list::<A>))
         .route("/v1/events", get(reads::events::<A>))
         .route("/v1/nodes", get(reads::node_list::<A>))
+        .route("/v1/links", get(reads::link_list::<A>))
         .route("/v1/node", get(reads::node::<A>))
         .route("/v1/status", get(reads::status::<A>))
         .route("/v1/openapi.json", get(openapi))

@@ -8,7 +8,8 @@ use crate::generation::Change;
 use axum::body::{Body, to_bytes};
 use axum::http::{Method, Request, StatusCode};
 use isthmus_api::{
-    KvdbView, LinkRuntime, LinkState, NodeRuntime, ReplicaProgress, VolumeRole, VolumeRuntime,
+    KeptOut, KvdbView, LinkAction, LinkChange, LinkRuntime, LinkState, NodeRuntime,
+    ReplicaProgress, VolumeRole, VolumeRuntime,
 };
 use isthmus_catalog::{
     Answer, Catalog, Cause, Command, DomainRecord, DomainRole, DomainState, Lineage, NodeRecord,
@@ -28,6 +29,7 @@ pub struct Memory {
     quorum: Mutex<bool>,
     /// What this node was told to change to.
     change: Mutex<Option<Change>>,
+    link_action: Mutex<LinkAction>,
 }
 
 pub const NODES: [(u32, &str, &str); 3] = [
@@ -137,6 +139,7 @@ impl Memory {
             observations: Mutex::new(observations.into()),
             quorum: Mutex::new(true),
             change: Mutex::new(None),
+            link_action: Mutex::default(),
         })
     }
 
@@ -195,6 +198,10 @@ impl ClusterAccess for Memory {
 
     async fn own_runtime(&self) -> NodeRuntime {
         runtime(1)
+    }
+
+    fn link_action(&self) -> LinkAction {
+        *self.link_action.lock()
     }
 
     fn this_node(&self) -> NodeId {
@@ -546,6 +553,8 @@ async fn a_resync_shows_its_progress_as_the_primary_tells_it() {
         welcomed: false,
         absent: vec![absent],
         reason: String::new(),
+        frozen_since_ms: None,
+        grants: Vec::new(),
         disk: isthmus_api::DiskState::default(),
     });
     memory.observations.lock().insert(NodeId(1), heard(said));
@@ -608,6 +617,125 @@ async fn the_link_between_the_sites_is_shown_as_an_end_that_answers_measures_it(
 }
 
 #[tokio::test]
+async fn no_volume_is_created_over_a_link_that_is_too_slow_where_that_is_the_action() {
+    let memory = with_volume().await;
+    let say = |node: u32, link: LinkRuntime| {
+        let mut observations = memory.observations.lock();
+        let said = observations.get_mut(&NodeId(node)).unwrap();
+        said.runtime.as_mut().unwrap().links = vec![link];
+    };
+    let create = |number: u32, name: &str| {
+        let body = json!({"name": name, "bytes": 1 << 20});
+        let (memory, id) = (Arc::clone(&memory), id(number));
+        async move { post(&memory, "/v1/volumes", &id, body).await }
+    };
+    // One end's word is enough; the witness's links are nobody's.
+    say(2, link_to(1, 14_200));
+    say(3, link_to(1, 14_200));
+    assert_eq!(
+        create(20, "over").await.0,
+        StatusCode::CREATED,
+        "reported only"
+    );
+    *memory.link_action.lock() = LinkAction::RefuseNew;
+    let (status, refused) = create(21, "more").await;
+    assert_eq!(status, StatusCode::CONFLICT, "{refused}");
+    assert_eq!(refused["error"], json!("volume more is not created"));
+    let reason = refused["reason"].as_str().unwrap();
+    assert!(
+        reason.contains("b1 and a1") && reason.contains("refuse-new"),
+        "{refused}"
+    );
+    assert!(refused["next"].as_str().unwrap().contains("get links"));
+    // What was created before is answered as it was, and what is there as ever.
+    assert_eq!(create(20, "over").await.0, StatusCode::CREATED);
+    let (_, taken) = create(22, "demo").await;
+    assert!(taken["error"].as_str().unwrap().contains("demo"), "{taken}");
+    assert_ne!(taken["error"], json!("volume demo is not created"));
+    let good = LinkRuntime {
+        state: LinkState::Good,
+        ..link_to(1, 900)
+    };
+    say(2, good);
+    assert_eq!(create(23, "more").await.0, StatusCode::CREATED);
+}
+
+#[tokio::test]
+async fn a_replica_that_is_out_for_its_link_says_why_and_when_it_comes_back() {
+    let memory = with_volume().await;
+    let replica = |node: u32| ReplicaId {
+        node: NodeId(node),
+        incarnation: Incarnation(u64::from(node)),
+    };
+    {
+        let mut catalog = memory.catalog.lock();
+        let volume = *catalog.volumes.keys().next().unwrap();
+        lose_b1(&mut catalog, volume, replica(1), replica(2));
+    }
+    serving_at_a1(&memory);
+    let kept_out = |good_since_ms| KeptOut {
+        since_ms: 50_531_000,
+        reason: "the median round trip of the last 30 s is 14.2 ms, over max_rtt_ms = 10"
+            .to_owned(),
+        good_since_ms,
+        hold_down_seconds: 300,
+    };
+    let say = |good_since_ms| {
+        let mut observations = memory.observations.lock();
+        let said = observations.get_mut(&NodeId(1)).unwrap();
+        let change = LinkChange {
+            at_ms: 50_531_000,
+            state: LinkState::LatencyExceeded,
+            reason: "slow".to_owned(),
+        };
+        said.runtime.as_mut().unwrap().links = vec![LinkRuntime {
+            action: LinkAction::Degrade,
+            kept_out: Some(kept_out(good_since_ms)),
+            changes: vec![change],
+            ..link_to(2, 14_200)
+        }];
+    };
+    say(None);
+    let (_, shown) = get(&memory, "/v1/volumes/demo").await;
+    let reason = shown["replicas"][1]["reason"].as_str().unwrap();
+    assert_eq!(
+        reason,
+        "it is out of the set for the link to a1, at 14:02:11 UTC: the median round trip of the last 30 s is 14.2 ms, over max_rtt_ms = 10; \
+         replicas behind it come back when it was good for 5:00 min (it is not good now)"
+    );
+    assert!(
+        shown["reason"]
+            .as_str()
+            .unwrap()
+            .contains("b1: it is out of the set"),
+        "{shown}"
+    );
+    assert!(
+        shown["next"].as_str().unwrap().contains("get links"),
+        "{shown}"
+    );
+    say(Some(crate::api::access::now_ms()));
+    let (_, explained) = get(&memory, "/v1/volumes/demo/explain").await;
+    let facts = explained["facts"].to_string();
+    assert!(
+        facts.contains("14.2 ms") && facts.contains("5:00 min left"),
+        "{facts}"
+    );
+    let (_, links) = get(&memory, "/v1/links").await;
+    assert_eq!(
+        links["items"][0]["kept_out"]["hold_down_seconds"],
+        json!(300)
+    );
+    let (_, events) = get(&memory, "/v1/events").await;
+    assert_eq!(
+        events["links"][0]["state"],
+        json!("LatencyExceeded"),
+        "{events}"
+    );
+    assert_eq!(events["links"][0]["from"], json!("a1"));
+}
+
+#[tokio::test]
 async fn prometheus_is_answered_in_its_text_format() {
     let memory = Memory::new();
     let request = Request::get("/metrics").header("host", "localhost");
@@ -633,6 +761,30 @@ async fn a_node_shows_its_own_room_and_none_when_it_does_not_answer() {
     let silent = nodes["items"][1].as_object().unwrap();
     assert!(!silent.contains_key("store_bytes_total"), "{nodes}");
     assert!(!silent.contains_key("store_bytes_free"), "{nodes}");
+}
+
+/// a1 says that it serves the only volume, and what b1 lacks.
+fn serving_at_a1(memory: &Memory) {
+    let volume = *memory.catalog.lock().volumes.keys().next().unwrap();
+    let mut observations = memory.observations.lock();
+    let said = observations.get_mut(&NodeId(1)).unwrap();
+    said.runtime.as_mut().unwrap().volumes = vec![VolumeRuntime {
+        volume: volume.0,
+        epoch: (0, 3),
+        role: VolumeRole::Primary,
+        may_serve: true,
+        committed_seq: 0,
+        last_seq: 0,
+        whole: true,
+        clients: 1,
+        welcomed: false,
+        absent: Vec::new(),
+        moved_bytes: 0,
+        reason: String::new(),
+        frozen_since_ms: None,
+        grants: Vec::new(),
+        disk: isthmus_api::DiskState::default(),
+    }];
 }
 
 /// a1 becomes primary, serves, and goes on without b1.
@@ -675,7 +827,7 @@ async fn the_description_names_exactly_the_routes_that_are_there() {
     let memory = Memory::new();
     let document: Value = serde_json::from_str(OPENAPI).unwrap();
     let paths = document["paths"].as_object().unwrap();
-    assert_eq!(paths.len(), 21);
+    assert_eq!(paths.len(), 22);
     for (path, operations) in paths {
         let real = path.replace("{name}", "demo");
         for method in [

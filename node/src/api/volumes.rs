@@ -3,8 +3,8 @@
 use crate::api::facts::Facts;
 use crate::api::replicas;
 use isthmus_api::{
-    Durability, OnPeerLoss, Published, Relocating, ServiceState, SyncStatus, Volume, VolumeList,
-    VolumeRole,
+    Durability, OnPeerLoss, Published, Relocating, Replica, ServiceState, SyncStatus, Volume,
+    VolumeList, VolumeRole,
 };
 use isthmus_catalog::VolumeRecord;
 use isthmus_engine::VolumeId;
@@ -37,7 +37,7 @@ pub fn volume(facts: &Facts, id: VolumeId, record: &VolumeRecord) -> Volume {
             .map(|replica| replicas::sync_status(&replica.state)),
     );
     let (service, reason, next) = service(facts, id, record);
-    let (sync_reason, sync_next) = lack(facts, record, sync_status);
+    let (sync_reason, sync_next) = lack(facts, record, sync_status, &replicas);
     Volume {
         name: record.name.clone(),
         id: id.0,
@@ -208,7 +208,16 @@ fn unfreeze(facts: &Facts, record: &VolumeRecord, silent: &[String]) -> String {
 }
 
 /// What the in-sync set lacks, and what brings it back.
-fn lack(facts: &Facts, record: &VolumeRecord, status: SyncStatus) -> (String, String) {
+fn lack(
+    facts: &Facts,
+    record: &VolumeRecord,
+    status: SyncStatus,
+    replicas: &[Replica],
+) -> (String, String) {
+    let mut behind = replicas.iter().zip(&record.replicas);
+    let kept_out = behind.find_map(|(replica, node)| {
+        replicas::kept_out(facts, record, *node).map(|reason| (replica, reason))
+    });
     let inactive: Vec<String> = record
         .replicas
         .iter()
@@ -225,6 +234,11 @@ fn lack(facts: &Facts, record: &VolumeRecord, status: SyncStatus) -> (String, St
                 inactive[0]
             ),
         ),
+        SyncStatus::NotInSync if kept_out.is_some() => {
+            let why = |(replica, reason): (&Replica, String)| format!("{}: {reason}", replica.node);
+            let next = "the link is the cause: domain-ctl get links".to_owned();
+            (kept_out.map_or_else(String::new, why), next)
+        }
         SyncStatus::NotInSync => (
             "a replica lacks acknowledged writes".to_owned(),
             "start its node; it is brought back by itself".to_owned(),

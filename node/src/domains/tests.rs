@@ -166,6 +166,8 @@ fn a_site_that_says_that_it_serves_nothing_needs_no_wait() {
         welcomed: false,
         absent: Vec::new(),
         reason: String::new(),
+        frozen_since_ms: None,
+        grants: Vec::new(),
         disk: isthmus_api::DiskState::default(),
     };
     seen.get_mut(&NodeId(1))

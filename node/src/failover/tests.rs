@@ -106,6 +106,8 @@ impl World {
             absent: Vec::new(),
             moved_bytes: 0,
             reason: String::new(),
+            frozen_since_ms: None,
+            grants: Vec::new(),
             disk: isthmus_api::DiskState::default(),
         };
         change(&mut volume);

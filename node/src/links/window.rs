@@ -105,6 +105,12 @@ impl Window {
         percentile(self.answered(*now, SHOWN), percent)
     }
 
+    /// The median of the answers to what was sent in the last `within`, at most 60 s.
+    pub fn median_of_the_last(&self, within: Duration) -> Option<Duration> {
+        let (now, _) = self.probes.back()?;
+        percentile(self.answered(*now, within), 50)
+    }
+
     /// How many probes of the last 60 s there are, and how many were not answered.
     pub fn counts(&self) -> (usize, usize) {
         let now = self.probes.back().map_or(Duration::ZERO, |(now, _)| *now);

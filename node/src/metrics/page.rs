@@ -210,6 +210,14 @@ impl Page {
         let flag = |is: bool| f64::from(u8::from(is));
         self.gauge(series::LINK_UP, &labels, flag(figures.is_up()));
         self.gauge(series::LINK_EXCEEDED, &labels, flag(figures.is_exceeded()));
+        self.gauge(
+            series::LINK_KEPT_OUT,
+            &labels,
+            flag(figures.kept_out.is_some()),
+        );
+        if let Some(seconds) = figures.hold_down_seconds_left() {
+            self.gauge(series::LINK_HOLD_DOWN, &labels, seconds as f64);
+        }
         for (quantile, value) in [("0.5", figures.median), ("0.99", figures.percentile_99)] {
             if let Some(value) = value {
                 self.gauge(

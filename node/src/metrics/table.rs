@@ -99,6 +99,8 @@ series! {
 
     LINK_UP = Gauge "isthmus_link_up" LINK, "1 while the peer answers probes.";
     LINK_EXCEEDED = Gauge "isthmus_link_latency_exceeded" LINK, "1 while the median round trip is over max_rtt.";
+    LINK_KEPT_OUT = Gauge "isthmus_link_replicas_kept_out" LINK, "1 while replicas behind the link stay out of the in-sync sets because it is too slow, or was until a moment ago ([link] action = degrade).";
+    LINK_HOLD_DOWN = Gauge "isthmus_link_hold_down_seconds_left" LINK, "For how long the link has to stay good before they come back; 0 while none stay out. Not there while the link is not good.";
     LINK_RTT = Gauge "isthmus_link_rtt_seconds" ["node", "peer", "quantile"], "The round trip of the probes of the last 60 s: its median and 99th percentile.";
     LINK_TRANSPORT_RTT = Gauge "isthmus_link_transport_rtt_seconds" LINK, "The round trip as the control connection estimates it.";
     LINK_PROBES = Counter "isthmus_link_probes_total" LINK, "Probes sent, one a second.";

@@ -204,6 +204,7 @@ impl HostLoop {
                     self.host.on_session_down(now, peer, outputs);
                 }
             }
+            Input::SlowPeers(slow) => self.host.on_slow_peers(now, &slow, outputs),
             // What came by a detour may be ahead of what kvdb brings here.
             Input::Catalog(catalog) if catalog.revision < self.catalog.revision => {}
             Input::Catalog(catalog) => {

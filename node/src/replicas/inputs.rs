@@ -7,6 +7,7 @@ use isthmus_engine::{Epoch, NodeId, Time, VolumeId};
 use isthmus_host::{ClientError, ClientRequest, Outcome};
 use isthmus_nbd::{Connection, Errno, Extent, Reply};
 use isthmus_transport::{Lane, SessionId};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -27,6 +28,8 @@ pub enum Input {
         lane: Lane,
         frame: Bytes,
     },
+    /// The peers whose links are too slow for replicas behind them.
+    SlowPeers(BTreeSet<NodeId>),
     /// The disk has completed something.
     Disk,
     /// kvdb has committed something.

@@ -3,10 +3,13 @@
 use super::inputs::Ticket;
 use crate::api::access::now_ms;
 use crate::serve::DataPathState;
-use isthmus_api::{DiskState, FaultKind, ReplicaFault, ReplicaProgress, VolumeRole, VolumeRuntime};
+use isthmus_api::{
+    DiskState, FaultKind, Grant, ReplicaFault, ReplicaProgress, VolumeRole, VolumeRuntime,
+};
 use isthmus_disk::FileDisk;
 use isthmus_engine::{Standing, Time};
 use isthmus_host::{Host, VolumeStatus};
+use std::time::Duration;
 
 /// The state of all volumes, having acted on the catalog up to `revision`.
 pub fn state(host: &Host<FileDisk, Ticket>, now: Time, revision: u64) -> DataPathState {
@@ -28,6 +31,8 @@ pub fn state(host: &Host<FileDisk, Ticket>, now: Time, revision: u64) -> DataPat
         absent: Vec::new(),
         moved_bytes: 0,
         reason: reason.clone(),
+        frozen_since_ms: None,
+        grants: Vec::new(),
         disk: DiskState::default(),
     }));
     volumes.sort_by_key(|volume| volume.volume);
@@ -64,16 +69,29 @@ fn runtime(status: &VolumeStatus, now: Time) -> VolumeRuntime {
         absent: absent(status),
         moved_bytes: status.moved_bytes,
         reason,
+        frozen_since_ms: status
+            .frozen_for
+            .map(|ago| now_ms().saturating_sub(ms(ago))),
+        grants: status
+            .grants
+            .iter()
+            .map(|grant| Grant {
+                from: grant.from.map(|node| node.0),
+                to: grant.to.0,
+                ends_in_ms: ms(grant.until.since(now)),
+            })
+            .collect(),
         disk: disk(status, now),
     }
 }
 
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 fn disk(status: &VolumeStatus, now: Time) -> DiskState {
     // The host counts by a clock that starts with the machine; people read the wall's.
-    let ms = |since: Time| {
-        let ago = u64::try_from(now.since(since).as_millis()).unwrap_or(u64::MAX);
-        now_ms().saturating_sub(ago)
-    };
+    let at = |since: Time| now_ms().saturating_sub(ms(now.since(since)));
     DiskState {
         bad_blocks: status.bad_blocks,
         checksum_errors: status.checksum_errors,
@@ -85,9 +103,9 @@ fn disk(status: &VolumeStatus, now: Time) -> DiskState {
                 isthmus_host::FaultKind::Lost => FaultKind::Lost,
             },
             reason: fault.reason.clone(),
-            since_ms: ms(fault.since),
+            since_ms: at(fault.since),
         }),
-        short_of_space_since_ms: status.short_of_space_since.map(ms),
+        short_of_space_since_ms: status.short_of_space_since.map(at),
     }
 }
 

@@ -13,6 +13,8 @@ pub enum Mutation {
     ShrinkWithoutCommit,
     /// While a shrink is asked for, writes are acknowledged without the member; should it be refused, the member counts again (I2).
     AcknowledgeDuringShrink,
+    /// Writes are acknowledged without a member whose link is too slow before its leaving is committed (I2).
+    AcknowledgeWithoutSlowMembers,
     /// A joiner doesn't count for acknowledgements and grants before it is in the set (I6).
     JoinerDoesNotCount,
     /// kvdb is asked to add a joiner before it has copied everything (I6).
@@ -92,10 +94,11 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 40] = [
+    pub const ALL: [Mutation; 41] = [
         Mutation::AcknowledgeBeforePeers,
         Mutation::ShrinkWithoutCommit,
         Mutation::AcknowledgeDuringShrink,
+        Mutation::AcknowledgeWithoutSlowMembers,
         Mutation::JoinerDoesNotCount,
         Mutation::GrowBeforeCopied,
         Mutation::OpenWithoutReconciling,

@@ -2,6 +2,7 @@
 
 use super::kvdb::Event as KvdbEvent;
 use super::link::Cut;
+use super::node::Input;
 use super::{Event, Simulation};
 use crate::scenario::{Fault, Micros};
 use crate::schedule::MICROSECOND;
@@ -115,6 +116,14 @@ impl Simulation {
                 self.set_slowness(node, times.max(1));
                 self.after(for_us, Event::DiskFast(node));
             }
+            Fault::SlowPeer { node, for_us } => {
+                if node < DATA_NODES {
+                    let since = self.schedule.now();
+                    self.nodes[node].slow_since = Some(since);
+                    self.after(for_us, Event::PeerFast { node, since });
+                    self.send_to(node, 0, Input::SlowPeer(true));
+                }
+            }
             Fault::ReplaceDisk { node, for_us } => self.lose_disk(node, for_us),
         }
     }
@@ -136,6 +145,14 @@ impl Simulation {
         let power_lost = power_lost && (self.disks_are_registered() || !self.has_flush_volumes());
         self.stop(node, power_lost);
         self.after(for_us, Event::Start(node));
+    }
+
+    /// The other node's link is fast enough for its replicas, from a node's point of view, unless it was found too slow after `since`.
+    pub(super) fn find_fast(&mut self, node: usize, since: u64) {
+        if self.nodes[node].slow_since == Some(since) {
+            self.nodes[node].slow_since = None;
+            self.send_to(node, 0, Input::SlowPeer(false));
+        }
     }
 
     fn lose_kvdb(&mut self, node: usize, for_us: Micros) {

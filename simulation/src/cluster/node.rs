@@ -32,6 +32,8 @@ pub(super) enum Input {
         lane: Lane,
         bytes: Bytes,
     },
+    /// Whether the link to the other node is too slow for a replica behind it.
+    SlowPeer(bool),
     Catalog(Arc<Catalog>),
     Answer {
         volume: VolumeId,
@@ -85,6 +87,8 @@ pub(super) struct Node {
     /// Frames of a session that it has not heard of yet.
     early: Vec<(u64, VolumeId, Lane, Bytes)>,
     pub reaches_kvdb: bool,
+    /// Since when it finds the link to the other node too slow. A process that was started since finds it fast.
+    pub slow_since: Option<u64>,
     /// Whether kvdb has noted this start.
     pub registered: bool,
     /// The next of kvdb's versions to send to it, and when the one before arrives.
@@ -118,6 +122,7 @@ impl Node {
             session: None,
             early: Vec::new(),
             reaches_kvdb: true,
+            slow_since: None,
             registered: false,
             next_version: 0,
             version_arrives: 0,
@@ -393,6 +398,10 @@ impl Simulation {
                         format!("a frame of {peer} is malformed: {malformed}"),
                     );
                 }
+            }
+            Input::SlowPeer(slow) => {
+                let slow = slow.then_some(peer).into_iter().collect();
+                host.on_slow_peers(time, &slow, &mut outputs);
             }
             Input::Catalog(catalog) => {
                 node.acted_on = catalog.revision;

@@ -68,6 +68,9 @@ impl Simulation {
             self.mend_disk(index);
             self.nodes[index].disk_mut().heal();
             self.nodes[index].dies_at = None;
+            if let Some(since) = self.nodes[index].slow_since {
+                self.find_fast(index, since);
+            }
             if let Some(pause) = self.nodes[index].paused {
                 self.resume(index, pause);
             }

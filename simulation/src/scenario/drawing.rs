@@ -112,6 +112,12 @@ impl Scenario {
             faults.extend(draw_kvdb_faults(&mut random_of_kvdb, world.faults_end_us));
             faults.sort_by_key(|planned| planned.at_us);
         }
+        // Numbers of their own, so that all other faults of a seed are as they were.
+        let mut random_of_pace = Random::new(seed ^ 0x7061_6365);
+        if style == Style::Swarm && random_of_pace.chance(1, 3) {
+            faults.extend(draw_slow_peers(&mut random_of_pace, world.faults_end_us));
+            faults.sort_by_key(|planned| planned.at_us);
+        }
         let load = match style {
             Style::Swarm => Load {
                 operations_max: pick(&mut random, &[400, 1_000, 2_500]),
@@ -246,6 +252,37 @@ fn draw_kvdb_faults(random: &mut Random, end: Micros) -> Vec<PlannedFault> {
         };
         faults.push(PlannedFault { at_us, fault });
         at_us += random.below(10 * SECOND) + MS;
+    }
+    faults
+}
+
+/// A node finds its link too slow and good again, often or seldom; then, some time, the other one does, too, or something happens to one of the two.
+fn draw_slow_peers(random: &mut Random, end: Micros) -> Vec<PlannedFault> {
+    let mut faults = Vec::new();
+    let every = pick(random, &[1, 4, 12]) * SECOND;
+    let mut at_us = random.below(every) + 1;
+    while at_us < end {
+        let node = random.below(2) as usize;
+        let long = random.chance(1, 2);
+        let for_us = random.below(if long { 8 * SECOND } else { SECOND }) + MS;
+        let fault = Fault::SlowPeer { node, for_us };
+        faults.push(PlannedFault { at_us, fault });
+        let soon = at_us + random.below(SECOND);
+        let company = match random.below(6) {
+            0 => Some(Fault::SlowPeer {
+                node: 1 - node,
+                for_us,
+            }),
+            1 => Some(Fault::Flap),
+            2 => Some(Fault::Kill {
+                node: random.below(2) as usize,
+                for_us: random.below(SECOND) + MS,
+            }),
+            3 => Some(Fault::KvdbUnreachable { node, for_us }),
+            _ => None,
+        };
+        faults.extend(company.map(|fault| PlannedFault { at_us: soon, fault }));
+        at_us += random.below(2 * every) + MS;
     }
     faults
 }

@@ -169,6 +169,7 @@ fn the_runbooks_commands_work_as_they_stand_there() {
     };
     let mut cluster = Cluster::start(&Options::with_volume(16 << 20));
     run(&cluster, "all is well");
+    run(&cluster, "a link is slow");
     cluster.kill(Node::B1);
     run(&cluster, "site-b is lost");
     cluster.start_node(Node::B1);

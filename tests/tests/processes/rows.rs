@@ -3,7 +3,7 @@
 //! | row | fault | file |
 //! | --- | --- | --- |
 //! | 1, 2, 3, 5 | nodes and sites die | [`sites`] |
-//! | 4, 6, 7, 8, 9 | links between sites are cut, lossy or slow; the witness is away | [`links`] |
+//! | 4, 6, 7, 8, 9 | links between sites are cut, lossy or slow; the witness is away | [`links`]; what is done about slow ones: [`latency`] |
 //! | 10, 11 | the power goes at both sites | [`power`]; for volumes with `--durability flush`: [`flush`] |
 //! | 12, 13, 14 | disks rot, fail, are full | [`disks`] |
 //! | 15 | a crash at any step | [`crashes`] |
@@ -19,6 +19,7 @@ mod clocks;
 mod crashes;
 mod disks;
 mod flush;
+mod latency;
 mod links;
 mod peers;
 mod power;

@@ -176,9 +176,12 @@ impl Catalog {
         )
     }
 
-    /// One node of each data domain that has nodes: a registered one before others, then the one with the fewest replicas,
-    /// then the lowest id.
-    fn place(&self) -> Result<BTreeSet<NodeId>, Refusal> {
+    /// Where the replicas of a volume that is created now would be: one node of each data domain that has nodes, a registered one before
+    /// others, then the one with the fewest replicas, then the lowest id.
+    ///
+    /// # Errors
+    /// When an active data domain has no registered node.
+    pub fn place(&self) -> Result<BTreeSet<NodeId>, Refusal> {
         let mut places = BTreeSet::new();
         for (id, domain) in self
             .domains

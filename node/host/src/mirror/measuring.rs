@@ -99,6 +99,15 @@ impl Measures {
 }
 
 impl<R> Mirror<R> {
+    /// For how long it has been frozen, if it is.
+    pub(super) fn frozen_for(&self, now: Time) -> Option<Duration> {
+        if !self.engine.is_frozen(now) {
+            return None;
+        }
+        let since = self.measures.freeze.map_or(now, |(since, _)| since);
+        Some(now.since(since))
+    }
+
     /// Time has passed: is it frozen?
     pub(super) fn measure_frozen(&mut self, now: Time) {
         self.measures.note_frozen(now, self.engine.is_frozen(now));

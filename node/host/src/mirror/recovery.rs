@@ -345,8 +345,10 @@ impl<R> Mirror<R> {
     /// kvdb has committed something about the volume. `never_served`: no primary has ever opened it, so every replica is empty
     /// and whole.
     pub fn on_view(&mut self, context: &mut Context<'_, R>, view: View, never_served: bool) {
+        // A replica that came to a later epoch by its primary's word may be copied over by now: what an older view says is over (seed 910139).
         if never_served
             && !self.engine.is_whole()
+            && view.configuration.epoch >= self.engine.configuration().epoch
             && view.configuration.in_sync.contains(&self.engine.me())
         {
             self.with_engine(context, |engine, _, effects| engine.begin_whole(effects));

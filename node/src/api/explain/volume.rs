@@ -2,6 +2,7 @@
 
 use super::{activate, all_of, deactivate, remedy};
 use crate::api::facts::Facts;
+use crate::api::replicas::clock_time;
 use crate::api::volumes;
 use isthmus_api::{
     Explanation, OnPeerLoss, Remedy, Replica, ReplicaState, ServiceState, Volume, size,
@@ -26,7 +27,7 @@ pub fn volume(facts: &Facts, id: VolumeId, record: &VolumeRecord) -> Explanation
     Explanation {
         subject: format!("volume {}", shown.name),
         state: format!("{:?}, {}", shown.service, shown.sync_status.as_str()),
-        since_ms: record.unprotected_since_ms,
+        since_ms: story.frozen_since_ms().or(record.unprotected_since_ms),
         facts: story.facts(),
         rule: story.rule(),
         remedies,
@@ -45,6 +46,14 @@ impl Story<'_> {
     fn facts(&self) -> Vec<String> {
         let Story { shown, .. } = self;
         let mut facts = vec![self.service()];
+        facts.extend(self.frozen_since_ms().map(|since_ms| {
+            format!(
+                "frozen since {}, {} s ago",
+                clock_time(since_ms),
+                self.facts.now_ms.saturating_sub(since_ms) / 1000
+            )
+        }));
+        facts.extend(self.grants());
         facts.push(format!(
             "its in-sync set, as kvdb has it: {} (epoch {})",
             all_of(&shown.in_sync),
@@ -62,6 +71,34 @@ impl Story<'_> {
             ));
         }
         facts
+    }
+
+    /// Since when its I/O waits, as its primary says.
+    fn frozen_since_ms(&self) -> Option<u64> {
+        let primary = self.record.primary?;
+        self.facts.runtime(primary.node, self.id)?.frozen_since_ms
+    }
+
+    /// The grants that something waits for, as the nodes that answer say.
+    fn grants(&self) -> Vec<String> {
+        let said = self.record.replicas.iter();
+        let said = said.filter_map(|node| self.facts.runtime(*node, self.id));
+        said.flat_map(|runtime| &runtime.grants)
+            .map(|grant| {
+                let from = match grant.from {
+                    Some(node) => format!("the grant of {}", self.facts.node_name(NodeId(node))),
+                    None => "kvdb's grant".to_owned(),
+                };
+                let to = self.facts.node_name(NodeId(grant.to));
+                match grant.ends_in_ms {
+                    0 => format!("{from} to {to} is over: {to} answers nothing until it has the next one, or a set that does without"),
+                    left => format!(
+                        "{from} to {to} runs out in {:.1} s: until then no other primary serves",
+                        left as f64 / 1e3
+                    ),
+                }
+            })
+            .collect()
     }
 
     fn service(&self) -> String {

@@ -1,6 +1,7 @@
 //! What explanations and events say.
 
 use super::*;
+use isthmus_api::Grant;
 
 async fn explained(memory: &Arc<Memory>, what: &str) -> Value {
     let (status, explanation) = get(memory, &format!("/v1/{what}/explain")).await;
@@ -68,6 +69,8 @@ fn serve(memory: &Memory, node: u32, role: VolumeRole, reason: &str) {
         absent: Vec::new(),
         moved_bytes: 0,
         reason: reason.to_owned(),
+        frozen_since_ms: None,
+        grants: Vec::new(),
         disk: isthmus_api::DiskState::default(),
     }];
 }
@@ -94,12 +97,45 @@ async fn a_frozen_volume_says_for_whom_it_waits_and_what_each_way_out_costs() {
         "waiting for the replica on n2",
     );
     memory.silence(2);
+    {
+        let mut observations = memory.observations.lock();
+        let said = observations.get_mut(&NodeId(1)).unwrap();
+        let said = &mut said.runtime.as_mut().unwrap().volumes[0];
+        said.frozen_since_ms = Some(50_531_000);
+        let (to, from) = (1, Some(2));
+        said.grants = vec![
+            Grant {
+                from,
+                to,
+                ends_in_ms: 1_500,
+            },
+            Grant {
+                from: None,
+                to,
+                ends_in_ms: 0,
+            },
+        ];
+    }
     let frozen = explained(&memory, "volumes/demo").await;
     assert!(
         frozen["state"].as_str().unwrap().starts_with("Frozen"),
         "{frozen}"
     );
     assert!(texts(&frozen["facts"])[0].contains("waiting for the replica on n2"));
+    assert_eq!(frozen["since_ms"], json!(50_531_000));
+    let facts = texts(&frozen["facts"]);
+    assert!(
+        facts[1].starts_with("frozen since 14:02:11 UTC, "),
+        "{frozen}"
+    );
+    assert!(
+        facts[2].starts_with("the grant of b1 to a1 runs out in 1.5 s"),
+        "{frozen}"
+    );
+    assert!(
+        facts[3].starts_with("kvdb's grant to a1 is over"),
+        "{frozen}"
+    );
     assert!(frozen["rule"].as_str().unwrap().contains("I2"), "{frozen}");
     assert!(consequence(&frozen, "start b1").contains("nothing is lost"));
     let without = consequence(&frozen, "domain-ctl deactivate clusterdomain site-b --wait");
