@@ -1,6 +1,7 @@
 //! The routes over a catalog in memory.
 
 mod explaining;
+mod recovering;
 
 use crate::api::access::{ClusterAccess, Observation, Observations, SHOWN_WITHIN, Unavailable};
 use crate::api::routes::{OPENAPI, router};
@@ -827,7 +828,7 @@ async fn the_description_names_exactly_the_routes_that_are_there() {
     let memory = Memory::new();
     let document: Value = serde_json::from_str(OPENAPI).unwrap();
     let paths = document["paths"].as_object().unwrap();
-    assert_eq!(paths.len(), 22);
+    assert_eq!(paths.len(), 25);
     for (path, operations) in paths {
         let real = path.replace("{name}", "demo");
         for method in [

@@ -106,7 +106,7 @@ impl<const N: usize> Protocol<N> {
         true
     }
 
-    /// The design's forced generation (it is not in `isthmusd` yet): the grants of all that survive are over, everything else is off
+    /// A forced generation, with the replica that is named in it, as one step (`kvdb/catalog/src/apply/generations.rs`): the grants of all that survive are over, everything else is off
     /// by the operator's word, the set is the one replica that the operator names.
     pub(super) fn on_force(&self, state: &mut State<N>, node: usize) -> bool {
         let ended = |replica: &Replica<N>| {
