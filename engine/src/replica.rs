@@ -603,6 +603,13 @@ impl Replica {
         effects.push(Effect::Damaged { reason });
     }
 
+    /// The epoch under which the last record was ordered that this replica holds; zero before any.
+    #[must_use]
+    pub fn end_epoch(&self) -> Epoch {
+        let end = self.log.end();
+        self.log.history().epoch_of(end).unwrap_or(Epoch::ZERO)
+    }
+
     /// The volume has never been served, so this replica, empty, holds everything there is.
     pub fn begin_whole(&mut self, effects: &mut Effects) {
         assert!(

@@ -1,6 +1,6 @@
 //! How a question reaches the leader: here, if this node leads; else by asking it; else over any node that reaches it.
 
-use isthmus_catalog::{Answer, Catalog, Request};
+use isthmus_catalog::{Answer, Catalog, Command, Request};
 use isthmus_engine::NodeId;
 use openraft::ReadPolicy;
 use openraft::errors::{
@@ -232,6 +232,10 @@ impl<R: Runtime> Shared<R> {
     }
 
     async fn commit(&self, request: &Request) -> Reply<R> {
+        // A generation begins with it, and nobody asks for it in one.
+        if matches!(request.command, Command::ForceGeneration { .. }) {
+            return Reply::Failed("a generation is not forced by a majority".to_owned());
+        }
         match self.raft.client_write(Proposal(request.clone())).await {
             Ok(written) => Reply::Answer(written.data),
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => not_leader(&to),

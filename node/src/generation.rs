@@ -72,9 +72,10 @@ impl Generation {
 
     /// A node of another generation was reached.
     pub fn met(&self, peer: NodeId, ids: Vec<u64>) {
+        let is_sound = ids.len() < Lineage::MAX && !ids.contains(&0);
         let theirs = Lineage(ids);
         let is_known = self.met.lock().insert(peer, theirs.clone()).as_ref() == Some(&theirs);
-        if theirs.descends_from(&self.lineage) {
+        if theirs.descends_from(&self.lineage) && is_sound {
             tracing::warn!(%peer, ours = %self.lineage, %theirs, "a newer generation of the cluster was forced: this node stops and follows it");
             self.begin(Change::Follow(theirs));
         } else if is_known {
@@ -168,7 +169,8 @@ pub fn apply(folder: &Path, store: &mut Store, change: Change) -> anyhow::Result
     }
 }
 
-/// Removes what other generations than this one and the one before it have left of kvdb.
+/// Removes what other generations than this one and the one before it have left of kvdb. To be called only once kvdb holds something in this
+/// one: until then they may be all that there is.
 ///
 /// # Errors
 /// What the file system said.

@@ -2,6 +2,7 @@
 
 use crate::api::access::ClusterAccess;
 use crate::cluster::Cluster;
+use crate::generation;
 use crate::links::Links;
 use crate::run::own_cause;
 use crate::store::Store;
@@ -68,6 +69,7 @@ pub async fn join(
     })
     .await?;
     tracing::info!(node = config.node, "registered with the cluster");
+    forget_others(&kvdb, &config, &store).await;
     Ok(())
 }
 
@@ -91,6 +93,19 @@ async fn admitted(kvdb: &Kvdb, links: &Links, store: &Store) {
             said = Some(reason);
         }
         tokio::time::sleep(RETRY_PERIOD).await;
+    }
+}
+
+/// As soon as kvdb holds the catalog here: what it held in generations long ago is not needed any more.
+async fn forget_others(kvdb: &Kvdb, config: &Config, store: &Store) {
+    let mut watched = kvdb.watch();
+    while watched.newest().lineage != store.lineage || watched.newest().cluster_id == 0 {
+        if watched.changed().await.is_err() {
+            return;
+        }
+    }
+    if let Err(error) = generation::remove_others(&config.data_dir, &store.lineage) {
+        tracing::warn!(%error, "what is left of earlier generations could not be removed");
     }
 }
 

@@ -86,7 +86,10 @@ pub fn run(options: &Options, format: LogFormat) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("can't start")?;
-    runtime.block_on(live(options, &configs, format, begun))
+    let ended = runtime.block_on(live(options, &configs, format, begun));
+    // Whoever still waits for nodes to be ready is not waited for: they have ended.
+    runtime.shutdown_background();
+    ended
 }
 
 async fn live(

@@ -230,7 +230,6 @@ async fn start_kvdb(config: &Config, store: &mut Store, outlet: &Outlet) -> anyh
         format(&config.data_dir, &settings.folder).context("can't make kvdb's store")?;
         store.set_formatted(&config.data_dir)?;
     }
-    generation::remove_others(&config.data_dir, &store.lineage)?;
     // kvdb polls its disk from its own thread; nobody has to be woken.
     let disk = open_disk(&config.data_dir)?;
     Ok(Kvdb::start(settings, disk, Arc::new(KvdbPeers(outlet.clone()))).await?)

@@ -116,7 +116,11 @@ impl Replica {
             committed: self.log.committed(),
             doubtful: self.log.tail().map(|entry| entry.range).collect(),
         };
-        if configuration.in_sync.contains(&self.me) && !self.whole {
+        // Where nobody is eligible, the set is only what was known last.
+        let counts = self.view.as_ref().is_none_or(|view| {
+            view.configuration.epoch != configuration.epoch || !view.eligible.is_empty()
+        });
+        if counts && configuration.in_sync.contains(&self.me) && !self.whole {
             self.damage(format!("kvdb counts this replica as in sync at epoch {}, but it has not copied everything", configuration.epoch), effects);
             return;
         }

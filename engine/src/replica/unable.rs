@@ -89,12 +89,13 @@ impl Replica {
     }
 
     /// Whether kvdb's set is without this replica, for good: opened, so that kvdb does not go back to an earlier set (I3); and the
-    /// replica is not complete any more, so that not even an accepted loss brings it in.
+    /// replica is not complete any more, so that not even an accepted loss brings it in. Never while no set counts.
     #[must_use]
     pub fn is_outside(&self) -> bool {
         self.view.as_ref().is_some_and(|view| {
             let configuration = &view.configuration;
             configuration.opened
+                && !view.eligible.is_empty()
                 && !configuration.in_sync.contains(&self.me)
                 && !view.complete.contains(&self.me)
         })

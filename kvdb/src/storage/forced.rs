@@ -1,8 +1,8 @@
 //! The store with which a forced generation begins: what one survivor holds of the catalog, changed, and this survivor as the only member.
 
 use futures_util::FutureExt;
-use isthmus_catalog::{Catalog, Lineage, codec};
-use isthmus_engine::{Incarnation, NodeId};
+use isthmus_catalog::{Answer, Catalog, Lineage, codec};
+use isthmus_engine::{Incarnation, NodeId, VolumeId};
 use isthmus_journal::Disk;
 use openraft::impls::leader_id_adv::LeaderId;
 use openraft::{EmptyNode, EntryPayload};
@@ -100,13 +100,19 @@ fn all_that_is_held(recovered: Recovered) -> Result<Catalog, KvdbError> {
         }
         None => (Catalog::default(), None),
     };
+    let mut heard: BTreeSet<VolumeId> = catalog.volumes.keys().copied().collect();
     for (entry, _) in recovered.entries {
         if applied.is_some_and(|applied| entry.log_id.index <= applied) {
             continue;
         }
-        if let EntryPayload::Normal(proposal) = entry.payload {
-            catalog.apply(&proposal.0);
+        if let EntryPayload::Normal(proposal) = entry.payload
+            && let Answer::Volume(made) = catalog.apply(&proposal.0)
+        {
+            heard.insert(made);
         }
     }
+    // A deletion that is only in the log may never have been agreed on: others may have served the volume since. Their replicas are kept.
+    let gone = heard.iter().filter(|id| !catalog.volumes.contains_key(id));
+    catalog.unheard.extend(gone.map(|id| (id.0, id.0 + 1)));
     Ok(catalog)
 }

@@ -217,7 +217,10 @@ pub struct VolumeRuntime {
     pub may_serve: bool,
     /// The committed position's seq that it knows.
     pub committed_seq: u64,
-    /// The seq of the last record that it holds.
+    /// The epoch under which the last record that it holds was ordered: (generation, number). Seqs of different epochs can't be compared.
+    #[serde(default)]
+    pub last_epoch: (u32, u32),
+    /// The seq of that record.
     #[serde(default)]
     pub last_seq: u64,
     /// Whether its blocks are those of one moment: false while, and after, it was copied over in part.

@@ -164,7 +164,7 @@ pub struct ReplicaEvidence {
     pub heard_at_ms: Option<u64>,
     /// Whether its blocks are those of one moment; none if it has not said.
     pub whole: Option<bool>,
-    /// The highest epoch that it has seen; empty if it has not said.
+    /// The epoch of its last record; empty if it has not said.
     pub epoch: String,
     /// The seq of its last record.
     pub last_seq: Option<u64>,

@@ -230,6 +230,7 @@ impl<D: Disk, R> Host<D, R> {
             }
             // Neither in the set, nor in one that kvdb may go back to (I3), nor to be chosen where a loss is accepted.
             if self.damaged.contains(volume)
+                && !catalog.unproven.contains(volume)
                 && !record.in_sync.contains(&self.me)
                 && !record.opened_set.contains(&self.me)
                 && !record.complete.contains(&self.me)
@@ -256,7 +257,9 @@ impl<D: Disk, R> Host<D, R> {
                     .is_none_or(|old| old.configuration.epoch <= view.configuration.epoch)
             {
                 self.schedule.wake(*volume);
-                mirror.on_view(context!(self, now, outputs), view, !record.served);
+                // Where no set counts, nothing is known of what was served.
+                let never_served = !record.served && !catalog.unproven.contains(volume);
+                mirror.on_view(context!(self, now, outputs), view, never_served);
             }
         }
     }

@@ -537,6 +537,7 @@ impl<R> Mirror<R> {
             frozen_for: self.frozen_for(now),
             grants: self.engine.grants_in_question(now),
             end: self.engine.log().end(),
+            end_epoch: self.engine.end_epoch(),
             committed: self.engine.log().committed(),
             whole: self.engine.is_whole(),
             clients: self.clients,

@@ -53,6 +53,8 @@ pub struct VolumeStatus {
     pub grants: Vec<Grant>,
     /// The end of its log.
     pub end: Seq,
+    /// The epoch under which its last record was ordered.
+    pub end_epoch: Epoch,
     /// Its committed position.
     pub committed: Seq,
     /// Whether its extents hold everything committed.

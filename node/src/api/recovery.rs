@@ -16,9 +16,10 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use isthmus_api::{
     ApiError, KvdbSnapshot, RecoverKvdb, RecoverVolume, Recovery, ReplicaEvidence, VolumeRecovery,
+    VolumeRole, VolumeRuntime,
 };
-use isthmus_catalog::{Catalog, Command, DomainRole, Refusal, VolumeRecord};
-use isthmus_engine::{NodeId, ReplicaId, VolumeId};
+use isthmus_catalog::{Catalog, Command, DomainRole, Lineage, Refusal, VolumeRecord};
+use isthmus_engine::{Epoch, NodeId, ReplicaId, VolumeId};
 use std::sync::Arc;
 
 /// GET /v1/kvdb/snapshot
@@ -111,6 +112,12 @@ pub async fn recover_kvdb<A: ClusterAccess>(
             .next("see what would happen with --dry-run; make sure that they are off, then say so with --others-are-off");
         return Err(refused(error));
     }
+    if before.0.len() >= Lineage::MAX {
+        return Err(refused(ApiError::new(format!(
+            "a cluster has at most {} forced generations: make a new one, and copy the volumes",
+            Lineage::MAX
+        ))));
+    }
     let lineage = before.forced(random::number().map_err(no_numbers)?);
     recovery.generation = Some(lineage.to_string());
     tracing::warn!(generation = %lineage, "the operator forces a new generation of the cluster from this node");
@@ -142,6 +149,7 @@ pub async fn recover_volume<A: ClusterAccess>(
     let replicas: Vec<(NodeId, ReplicaEvidence)> = (record.replicas.iter())
         .map(|node| (*node, evidence(&facts, volume, record, *node)))
         .collect();
+    let said = |node: NodeId| facts.runtime(node, volume);
     let mut answer = VolumeRecovery {
         volume: name.clone(),
         unproven: facts.catalog.unproven.contains(&volume),
@@ -173,7 +181,15 @@ pub async fn recover_volume<A: ClusterAccess>(
             .next("start its node, or name another one");
         return Err(refused(error));
     }
-    let better = given_up(chosen, &answer.replicas);
+    let others = replicas.iter().filter(|(other, _)| other != node);
+    let mut better: Vec<String> = others
+        .filter_map(|(other, shown)| holds_more(said(*node)?, &chosen.node, said(*other), shown))
+        .collect();
+    if !chosen.was_in_sync {
+        better.push(format!(
+            "{from} was not in the last in-sync set that is known"
+        ));
+    }
     if !better.is_empty() && !wanted.accept_data_loss {
         let error = ApiError::new(format!(
             "naming the replica on {from} may lose acknowledged writes of volume {name}"
@@ -225,13 +241,14 @@ fn evidence(
     ReplicaEvidence {
         node: facts.node_name(node),
         domain: known.map_or_else(String::new, |node| facts.domain_name(node.domain)),
-        was_in_sync: record.in_sync.iter().any(|replica| replica.node == node),
+        was_in_sync: (record.in_sync.iter())
+            .any(|replica| replica.node == node && facts.catalog.is_registered(*replica)),
         answers,
         heard_at_ms: facts.heard_at_ms(node),
         whole,
-        epoch: said.map_or_else(String::new, |said| match said.epoch {
-            (0, number) => number.to_string(),
-            (generation, number) => format!("{generation}.{number}"),
+        epoch: said.map_or_else(String::new, |said| {
+            let (generation, number) = said.last_epoch;
+            Epoch { generation, number }.to_string()
         }),
         last_seq: said.map(|said| said.last_seq),
         committed_seq: said.map(|said| said.committed_seq),
@@ -239,29 +256,41 @@ fn evidence(
     }
 }
 
-/// What others may hold that this replica does not.
-fn given_up(chosen: &ReplicaEvidence, all: &[ReplicaEvidence]) -> Vec<String> {
-    let mut reasons = Vec::new();
-    if !chosen.was_in_sync {
-        reasons.push(format!(
-            "{} was not in the last in-sync set that is known",
-            chosen.node
+/// Why another replica may hold what the chosen one does not, if it may.
+fn holds_more(
+    chosen: &VolumeRuntime,
+    node: &str,
+    other: Option<&VolumeRuntime>,
+    shown: &ReplicaEvidence,
+) -> Option<String> {
+    let name = &shown.node;
+    let can_tell =
+        |said: &&VolumeRuntime| !matches!(said.role, VolumeRole::Stopped | VolumeRole::Unable);
+    let Some(other) = other.filter(|_| shown.answers).filter(can_tell) else {
+        let why = match shown.reason.as_str() {
+            "" => "its replica can't take part",
+            reason => reason,
+        };
+        return Some(format!("{name} may hold more: {why}"));
+    };
+    // Only within one epoch is a higher seq more: a later epoch's first record may stand where an earlier one's last one did.
+    let last = |said: &VolumeRuntime| (said.last_epoch, said.last_seq);
+    let epoch = |(generation, number): (u32, u32)| Epoch { generation, number };
+    if last(other) > last(chosen) {
+        return Some(format!(
+            "{name} holds records up to {} of epoch {}, {node} up to {} of epoch {}",
+            other.last_seq,
+            epoch(other.last_epoch),
+            chosen.last_seq,
+            epoch(chosen.last_epoch)
         ));
     }
-    for other in all.iter().filter(|other| other.node != chosen.node) {
-        if !other.answers || other.whole.is_none() {
-            reasons.push(format!("{} may hold more: {}", other.node, other.reason));
-        } else if other.last_seq > chosen.last_seq {
-            reasons.push(format!(
-                "{} holds records up to {}, {} up to {}",
-                other.node,
-                other.last_seq.unwrap_or_default(),
-                chosen.node,
-                chosen.last_seq.unwrap_or_default()
-            ));
-        }
-    }
-    reasons
+    (other.committed_seq > chosen.last_seq).then(|| {
+        format!(
+            "{name} knows records up to {} as committed, {node} holds those up to {}",
+            other.committed_seq, chosen.last_seq
+        )
+    })
 }
 
 /// This node and its domain, if it is one that can go on alone.
@@ -269,7 +298,10 @@ fn survivor(facts: &Facts, begins_with: &Catalog) -> Result<(String, String), Ht
     let node = begins_with.nodes.get(&facts.this_node);
     let domain = node.and_then(|node| begins_with.domains.get(&node.domain));
     match (node, domain) {
-        (Some(node), Some(domain)) if domain.role == DomainRole::Data => {
+        (Some(node), Some(domain))
+            if domain.role == DomainRole::Data
+                && !begins_with.diskless.contains(&facts.this_node) =>
+        {
             Ok((node.name.clone(), domain.name.clone()))
         }
         // Another node may do it.

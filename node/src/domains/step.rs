@@ -95,8 +95,9 @@ impl Update {
     }
 
     fn activation(&mut self, view: &View<'_>, record: &DomainUpdate) -> Result<Command, String> {
-        let nodes = view.catalog.nodes_with_store(record.domain);
-        let (mut answers, mut silent) = (false, Vec::new());
+        let mut nodes = view.catalog.nodes_with_store(record.domain).peekable();
+        // Where all nodes are diskless there is nothing that has to catch up.
+        let (mut answers, mut silent) = (nodes.peek().is_none(), Vec::new());
         for (id, node) in nodes {
             let observation = view
                 .observations

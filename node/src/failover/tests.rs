@@ -99,6 +99,7 @@ impl World {
             role: VolumeRole::Secondary,
             may_serve: false,
             committed_seq: 0,
+            last_epoch: (0, 0),
             last_seq: 0,
             whole: true,
             clients: 0,

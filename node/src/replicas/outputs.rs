@@ -4,7 +4,7 @@ use super::host_loop::HostLoop;
 use super::inputs::{AttachError, Client, Input, Served, Ticket, answer};
 use crate::clock;
 use isthmus_engine::{Epoch, NodeId, VolumeId};
-use isthmus_host::{Lane, Outcome, OutgoingFrame};
+use isthmus_host::{ClientError, Lane, Outcome, OutgoingFrame};
 use std::collections::BTreeSet;
 
 /// Whether an operator has to know.
@@ -84,21 +84,29 @@ impl HostLoop {
     /// published elsewhere. Where it is published to a diskless node, also of those that came here before: once its client is let
     /// in, nobody else's requests are taken.
     pub(super) fn send_away_who_is_not_let_in(&self) {
-        let me = self.host.me().node;
         for volume in self.clients.keys() {
-            let published = self.catalog.published.get(volume);
-            let is_forwarded =
-                published.is_some_and(|published| self.catalog.diskless.contains(&published.node));
             for client in self.clients_of(*volume) {
-                let checked = client.came_to != me || is_forwarded;
-                if checked && !self.catalog.lets_in(*volume, me, client.came_to) {
-                    let node = self.catalog.node_name(client.came_to);
-                    client
-                        .connection
-                        .close(format!("clients of {node} are not served any more"));
+                if !self.is_welcome(*volume, client.came_to) {
+                    client.connection.close(self.unwelcome(client.came_to));
                 }
             }
         }
+    }
+
+    /// Whether clients of the volume that came to that node are served here, as far as the catalog says. Those that came to this node are
+    /// sent away by the host where it steps down; here they are where a diskless node has the volume.
+    fn is_welcome(&self, volume: VolumeId, came_to: NodeId) -> bool {
+        let me = self.host.me().node;
+        let published = self.catalog.published.get(&volume);
+        let is_forwarded =
+            published.is_some_and(|published| self.catalog.diskless.contains(&published.node));
+        let checked = came_to != me || is_forwarded;
+        !checked || self.catalog.lets_in(volume, me, came_to)
+    }
+
+    fn unwelcome(&self, came_to: NodeId) -> String {
+        let node = self.catalog.node_name(came_to);
+        format!("clients of {node} are not served any more")
     }
 
     /// The next round's frames and replies go where these were, unless there are some already.
@@ -169,10 +177,20 @@ impl HostLoop {
         match outcome {
             Outcome::Attached => {
                 let number = client.connection.number();
+                // The catalog that forbids it may have come in the same round, behind the request to be let in.
+                let unwelcome =
+                    (!self.is_welcome(volume, client.came_to)).then_some(client.came_to);
                 self.clients
                     .entry(volume)
                     .or_default()
                     .insert(number, client);
+                if let Some(node) = unwelcome {
+                    let error = ClientError::NotServed(self.unwelcome(node));
+                    // The client may have gone.
+                    let _ = answer.send(Err(AttachError::Client(error)));
+                    self.client_left(volume, number);
+                    return;
+                }
                 let mirror = self.host.mirrors().get(&volume);
                 let served = Served {
                     bytes: mirror.map_or(0, isthmus_host::mirror::Mirror::bytes),

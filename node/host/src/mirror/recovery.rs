@@ -348,6 +348,7 @@ impl<R> Mirror<R> {
         // A replica that came to a later epoch by its primary's word may be copied over by now: what an older view says is over (seed 910139).
         if never_served
             && !self.engine.is_whole()
+            && self.engine.log().end() == Seq::ZERO
             && view.configuration.epoch >= self.engine.configuration().epoch
             && view.configuration.in_sync.contains(&self.engine.me())
         {

@@ -62,6 +62,7 @@ fn serve(memory: &Memory, node: u32, role: VolumeRole, reason: &str) {
         role,
         may_serve: true,
         committed_seq: 0,
+        last_epoch: (0, 0),
         last_seq: 0,
         whole: true,
         clients: 1,
