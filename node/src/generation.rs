@@ -63,7 +63,9 @@ impl Generation {
     pub fn strangers(&self) -> Vec<(NodeId, Lineage)> {
         let met = self.met.lock();
         let strangers = met.iter().filter(|(_, theirs)| {
-            !theirs.descends_from(&self.lineage) && !self.lineage.descends_from(theirs)
+            **theirs != self.lineage
+                && !theirs.descends_from(&self.lineage)
+                && !self.lineage.descends_from(theirs)
         });
         strangers
             .map(|(node, theirs)| (*node, theirs.clone()))
@@ -74,6 +76,9 @@ impl Generation {
     pub fn met(&self, peer: NodeId, ids: Vec<u64>) {
         let is_sound = ids.len() < Lineage::MAX && !ids.contains(&0);
         let theirs = Lineage(ids);
+        if theirs == self.lineage {
+            return;
+        }
         let is_known = self.met.lock().insert(peer, theirs.clone()).as_ref() == Some(&theirs);
         if theirs.descends_from(&self.lineage) && is_sound {
             tracing::warn!(%peer, ours = %self.lineage, %theirs, "a newer generation of the cluster was forced: this node stops and follows it");

@@ -151,6 +151,7 @@ fn programs_that_people_use_work_through_a_diskless_node() {
         "--io_size=16M",
         "--verify=crc32c",
         "--verify_fatal=1",
+        "--verify_state_save=0",
         "--randseed=5",
     ];
     tool::run("fio", &[&arguments[..], &[&fio]].concat());

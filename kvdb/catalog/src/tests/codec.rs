@@ -99,8 +99,6 @@ fn catalogs_of_earlier_schemas_are_read() {
         assert_eq!(Catalog::decode(&older).unwrap(), whole, "schema {schema}");
         assert!(Catalog::decode(&older[..older.len() - 1]).is_err());
     }
-    let before_diskless = as_of(&whole, 4, 1);
-    assert_eq!(Catalog::decode(&before_diskless).unwrap(), whole);
     assert!(matches!(
         Catalog::decode(&as_of(&catalog, 6, 0)),
         Err(CodecError::Schema { ours: 5, theirs: 6 })

@@ -66,7 +66,8 @@ impl Target for Configs {
                 id,
                 name: format!("node-{id}"),
                 domain: format!("site-{id}"),
-                role: random.once_in(4).then_some(MemberRole::Diskless),
+                // In a data domain only, and never all of them.
+                role: (id == 2 && random.once_in(4)).then_some(MemberRole::Diskless),
                 peer_address: SocketAddr::from((Ipv4Addr::new(10, 0, 0, id as u8), 9540)),
                 api_address: address(random),
                 nbd_address: (id < 3).then(|| address(random)),

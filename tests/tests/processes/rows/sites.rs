@@ -10,7 +10,7 @@ use tests::load::{Load, Pattern};
 use tests::nbd::{OpenError, Session};
 use tests::random::Random;
 
-const ROUNDS: u64 = 8;
+const ROUNDS: u64 = 6;
 const REGION_SECTORS: u64 = 64 << 11;
 
 #[test]
