@@ -1,8 +1,8 @@
 //! The configuration file of `isthmusd`.
 
 use isthmus_config::{
-    Bulk, Cluster, ClusterId, Config, Domain, Failover, Journal, Link, Listen, Member, MemberRole,
-    Metrics, Role, Scrub, Timing, Tls,
+    Bulk, Cluster, ClusterId, Config, Domain, Failover, Journal, Link, Listen, Member, Metrics,
+    Role, Scrub, Timing, Tls,
 };
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -23,6 +23,7 @@ const WORDS: &[&[u8]] = &[
     b"id = ",
     b"name = ",
     b"role = \"witness\"\n",
+    b"role = \"diskless\"\n",
     b"domain = \"site-2\"\n",
     b"nbd_address = \"127.0.0.1:1\"\n",
     b"lease_ms = 18446744073709551615\n",
@@ -66,8 +67,8 @@ impl Target for Configs {
                 id,
                 name: format!("node-{id}"),
                 domain: format!("site-{id}"),
-                // In a data domain only, and never all of them.
-                role: (id == 2 && random.once_in(4)).then_some(MemberRole::Diskless),
+                // A diskless one has rules of its own (not the first to start, no replica): the words below make some.
+                role: None,
                 peer_address: SocketAddr::from((Ipv4Addr::new(10, 0, 0, id as u8), 9540)),
                 api_address: address(random),
                 nbd_address: (id < 3).then(|| address(random)),
