@@ -108,11 +108,14 @@ impl Client {
     /// When it refuses, or does not answer.
     pub fn look<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
         let address = &self.addresses[self.good.get()];
-        match attempt(address, Method::GET, path, READ_TIMEOUT, None, None) {
-            Try::Answered(value) => decode(value),
-            Try::Refused(error) => Err(Failure::Refused(error)),
-            Try::NotHere(why, error) => Err(nobody(vec![(why, error)])),
-        }
+        only(attempt(
+            address,
+            Method::GET,
+            path,
+            READ_TIMEOUT,
+            None,
+            None,
+        ))
     }
 
     /// Changes something at the node that answered last, and at no other.
@@ -127,18 +130,8 @@ impl Client {
     ) -> Result<T, Failure> {
         let (body, id) = self.numbered(body)?;
         let address = &self.addresses[self.good.get()];
-        match attempt(
-            address,
-            method,
-            path,
-            CHANGE_TIMEOUT,
-            Some(&id),
-            body.as_deref(),
-        ) {
-            Try::Answered(value) => decode(value),
-            Try::Refused(error) => Err(Failure::Refused(error)),
-            Try::NotHere(why, error) => Err(nobody(vec![(why, error)])),
-        }
+        let (id, body) = (Some(id.as_str()), body.as_deref());
+        only(attempt(address, method, path, CHANGE_TIMEOUT, id, body))
     }
 
     /// The body of a change as text, and the id of the change.
@@ -190,6 +183,15 @@ impl Client {
         (self.good.get()..self.addresses.len())
             .chain(0..self.good.get())
             .zip(first)
+    }
+}
+
+/// What came of the one node that was asked.
+fn only<T: DeserializeOwned>(tried: Try) -> Result<T, Failure> {
+    match tried {
+        Try::Answered(value) => decode(value),
+        Try::Refused(error) => Err(Failure::Refused(error)),
+        Try::NotHere(why, error) => Err(nobody(vec![(why, error)])),
     }
 }
 

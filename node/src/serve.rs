@@ -35,11 +35,13 @@ pub struct FiguresPage {
 /// [`isthmus_transport::Handler`] promises, and must not block.
 pub trait DataPath: Send + Sync + 'static {
     /// A session with a peer is there.
-    fn session_up(&self, peer: NodeId, session: SessionId);
+    fn session_up(&self, _peer: NodeId, _session: SessionId) {}
     /// It is over.
-    fn session_down(&self, peer: NodeId, session: SessionId);
+    fn session_down(&self, _peer: NodeId, _session: SessionId) {}
     /// A frame came; its content is the peer's word.
-    fn frame(&self, peer: NodeId, session: SessionId, lane: Lane, frame: Bytes);
+    fn frame(&self, peer: NodeId, _session: SessionId, lane: Lane, _frame: Bytes) {
+        tracing::debug!(%peer, ?lane, "a frame for a replica came, this node has none");
+    }
     /// The peer has opened a tunnel: what comes through it is the peer's word. Called as the three above.
     fn tunnel(&self, peer: NodeId, tunnel: Tunnel) {
         drop(tunnel);
@@ -50,7 +52,9 @@ pub trait DataPath: Send + Sync + 'static {
     /// What it does now. Must answer within about 300 ms, also while volumes are frozen: fences are proven by it.
     fn state(&self) -> BoxFuture<'_, DataPathState>;
     /// The figures of up to `count` volumes behind `after`.
-    fn figures(&self, after: Option<VolumeId>, count: usize) -> BoxFuture<'_, FiguresPage>;
+    fn figures(&self, _after: Option<VolumeId>, _count: usize) -> BoxFuture<'_, FiguresPage> {
+        Box::pin(async { FiguresPage::default() })
+    }
     /// Ends it: primaries release their volumes where they can, clients are told, the journal is left in order.
     fn stop(&self) -> BoxFuture<'_, ()>;
 }
@@ -68,14 +72,6 @@ impl NoReplicas {
 }
 
 impl DataPath for NoReplicas {
-    fn session_up(&self, _peer: NodeId, _session: SessionId) {}
-
-    fn session_down(&self, _peer: NodeId, _session: SessionId) {}
-
-    fn frame(&self, peer: NodeId, _session: SessionId, lane: Lane, _frame: Bytes) {
-        tracing::debug!(%peer, ?lane, "a frame for a replica came, this node has none");
-    }
-
     fn state(&self) -> BoxFuture<'_, DataPathState> {
         let acted_on_revision = self.kvdb.catalog().revision;
         Box::pin(async move {
@@ -84,10 +80,6 @@ impl DataPath for NoReplicas {
                 volumes: Vec::new(),
             }
         })
-    }
-
-    fn figures(&self, _after: Option<VolumeId>, _count: usize) -> BoxFuture<'_, FiguresPage> {
-        Box::pin(async { FiguresPage::default() })
     }
 
     fn stop(&self) -> BoxFuture<'_, ()> {

@@ -3,16 +3,14 @@
 use super::exports::{Catalogs, Clients, ForwardedExports, check_gate};
 use crate::peers::Outlet;
 use crate::replicas::questions::knows_this_start;
-use crate::serve::{BoxFuture, DataPath, DataPathState, FiguresPage};
+use crate::serve::{BoxFuture, DataPath, DataPathState};
 use crate::store::Store;
 use anyhow::Context;
-use bytes::Bytes;
 use isthmus_catalog::Catalog;
 use isthmus_config::Config;
-use isthmus_engine::{NodeId, VolumeId};
+use isthmus_engine::NodeId;
 use isthmus_kvdb::{Detour, Kvdb};
 use isthmus_nbd::{Address, Limits, Server};
-use isthmus_transport::{Lane, SessionId};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -137,14 +135,7 @@ async fn act(
 }
 
 impl DataPath for Diskless {
-    /// Tunnels end with their session by themselves.
-    fn session_up(&self, _peer: NodeId, _session: SessionId) {}
-
-    fn session_down(&self, _peer: NodeId, _session: SessionId) {}
-
-    fn frame(&self, peer: NodeId, _session: SessionId, lane: Lane, _frame: Bytes) {
-        tracing::debug!(%peer, ?lane, "a frame for a replica came, this node has none");
-    }
+    // Tunnels end with their session by themselves: nothing is to be done about sessions.
 
     fn state(&self) -> BoxFuture<'_, DataPathState> {
         let acted_on_revision = self.acted_on.load(Ordering::Acquire);
@@ -154,10 +145,6 @@ impl DataPath for Diskless {
                 volumes: Vec::new(),
             }
         })
-    }
-
-    fn figures(&self, _after: Option<VolumeId>, _count: usize) -> BoxFuture<'_, FiguresPage> {
-        Box::pin(async { FiguresPage::default() })
     }
 
     fn stop(&self) -> BoxFuture<'_, ()> {
