@@ -6,6 +6,7 @@
 //! | `durability` | `acknowledged` (default), `flush` | yes |
 //! | `preferredDomain` | a data domain's name; empty for none (default) | yes |
 //! | `blockSize` | `512`, `4096` (default) | no |
+//! | `replicasPerDomain` | `1` (default), `2`, `3` | no |
 //! | `fsType` | `ext4` (default), `xfs`: for claims that name no file system | no |
 
 use isthmus_api::{ChangePolicy, Durability, OnPeerLoss};
@@ -30,6 +31,8 @@ pub struct Parameters {
     pub preferred_domain: Option<Option<String>>,
     /// The logical block size in bytes.
     pub block_bytes: Option<u32>,
+    /// Replicas in each data domain.
+    pub replicas_per_domain: Option<u8>,
     /// The file system where the capability names none.
     pub fs_type: Option<String>,
 }
@@ -47,6 +50,7 @@ impl Parameters {
         for (key, value) in fixed {
             match key.as_str() {
                 "blockSize" => read.block_bytes = Some(block_bytes(value)?),
+                "replicasPerDomain" => read.replicas_per_domain = Some(replicas(value)?),
                 FS_TYPE => read.fs_type = Some(file_system(value)?),
                 _ if key.starts_with(FOR_PEOPLE) => {}
                 _ => read.take_mutable(key, value)?,
@@ -95,14 +99,14 @@ impl Parameters {
                 self.preferred_domain =
                     Some(Some(value.to_owned()).filter(|name| !name.is_empty()));
             }
-            "blockSize" | FS_TYPE => {
+            "blockSize" | "replicasPerDomain" | FS_TYPE => {
                 return Err(format!(
                     "parameter {key} is fixed when a volume is made: it belongs to the StorageClass, and can't be changed"
                 ));
             }
             _ => {
                 return Err(format!(
-                    "parameter {key:?} is unknown; there are onPeerLoss, durability, preferredDomain, blockSize, fsType"
+                    "parameter {key:?} is unknown; there are onPeerLoss, durability, preferredDomain, blockSize, replicasPerDomain, fsType"
                 ));
             }
         }
@@ -115,6 +119,15 @@ fn block_bytes(value: &str) -> Result<u32, String> {
         "512" => Ok(512),
         "4096" => Ok(4096),
         _ => Err(wrong("blockSize", value, "512 or 4096")),
+    }
+}
+
+fn replicas(value: &str) -> Result<u8, String> {
+    match value {
+        "1" => Ok(1),
+        "2" => Ok(2),
+        "3" => Ok(3),
+        _ => Err(wrong("replicasPerDomain", value, "1, 2 or 3")),
     }
 }
 
@@ -167,6 +180,7 @@ mod tests {
             ("onPeerLoss", "give-up"),
             ("durability", ""),
             ("blockSize", "1024"),
+            ("replicasPerDomain", "4"),
             ("fsType", "btrfs"),
             ("replicas", "3"),
         ] {

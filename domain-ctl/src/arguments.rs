@@ -52,6 +52,24 @@ pub enum Command {
         #[command(subcommand)]
         what: Describe,
     },
+    /// Let a node hold a replica of a volume, too: a second one in a site, or one that replaces another
+    #[command(
+        after_help = "Example: domain-ctl add replica volume vm1 --node a2 --wait\nTo move a replica to another node of its site: add the new one, wait until it is in sync, remove the old one."
+    )]
+    Add {
+        /// What to add.
+        #[command(subcommand)]
+        what: Add,
+    },
+    /// Take a replica of a volume, or a node, out of the cluster
+    #[command(
+        after_help = "Examples: domain-ctl remove replica volume vm1 --node a1\n          domain-ctl remove node a1"
+    )]
+    Remove {
+        /// What to remove.
+        #[command(subcommand)]
+        what: Remove,
+    },
     /// Delete a volume
     Delete {
         /// What to delete.
@@ -411,6 +429,68 @@ pub enum Create {
         /// The domain that goes on when only the link between the sites is cut
         #[arg(long, value_name = "DOMAIN")]
         preferred_domain: Option<String>,
+        /// Replicas in each data domain, each on a node of its own
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=3), value_name = "1..3")]
+        replicas: u8,
+    },
+}
+
+/// What to add.
+#[derive(Debug, Subcommand)]
+pub enum Add {
+    /// A replica
+    Replica {
+        /// Of what.
+        #[command(subcommand)]
+        of: AddReplica,
+    },
+}
+
+/// Of what a replica is added.
+#[derive(Debug, Subcommand)]
+pub enum AddReplica {
+    /// Of a volume
+    Volume {
+        /// The volume's name
+        name: String,
+        /// The node that shall hold it: one with a store, in a data domain
+        #[arg(long)]
+        node: String,
+        /// Wait until it is in sync; exit code 1 if it takes longer than --timeout
+        #[arg(short, long)]
+        wait: bool,
+        /// How long --wait waits, e.g. 60s or 5m
+        #[arg(long, value_parser = duration, default_value = "10m")]
+        timeout: Duration,
+    },
+}
+
+/// What to remove.
+#[derive(Debug, Subcommand)]
+pub enum Remove {
+    /// A replica, with all that it holds; another one in its site must be in sync
+    Replica {
+        /// Of what.
+        #[command(subcommand)]
+        of: RemoveReplica,
+    },
+    /// A node that holds no replica any more; stop it first
+    Node {
+        /// The node's name
+        name: String,
+    },
+}
+
+/// Of what a replica is removed.
+#[derive(Debug, Subcommand)]
+pub enum RemoveReplica {
+    /// Of a volume
+    Volume {
+        /// The volume's name
+        name: String,
+        /// The node that shall hold none any more
+        #[arg(long)]
+        node: String,
     },
 }
 

@@ -6,6 +6,7 @@ mod explain;
 mod failovers;
 mod links;
 mod manual;
+mod members;
 mod nodes;
 mod places;
 mod recovery;
@@ -58,6 +59,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
                     on_peer_loss,
                     durability,
                     preferred_domain,
+                    replicas,
                 },
         } => volumes::create(
             &client,
@@ -65,8 +67,10 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
             size,
             &block_size,
             (on_peer_loss, durability),
-            preferred_domain,
+            (preferred_domain, replicas),
         ),
+        Command::Add { what } => members::add(&client, &what),
+        Command::Remove { what } => members::remove(&client, &what),
         Command::Describe {
             what: Describe::Volume { name, output },
         } => volumes::describe(&client, &name, output),

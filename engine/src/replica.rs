@@ -81,6 +81,8 @@ pub struct Replica {
     role: Role,
     /// Whether clients want this replica to be primary.
     wanted: bool,
+    /// Since when a primary in this replica's domain has no session with it.
+    primary_gone_since: Option<Time>,
     /// What was asked of kvdb and shows no effect yet.
     asked: Option<(ProposalKind, Time)>,
     next_token: Token,
@@ -274,6 +276,7 @@ impl Replica {
             slow: BTreeSet::new(),
             role: Role::Idle,
             wanted: false,
+            primary_gone_since: None,
             asked: None,
             next_token: Token::default(),
             persisted: Token::default(),
@@ -340,7 +343,10 @@ impl Replica {
         let waits = if self.unable.is_some() {
             self.is_primary_by_view()
         } else {
-            self.must_adopt() || self.wanted || matches!(self.role, Role::Primary(_))
+            self.must_adopt()
+                || self.wanted
+                || matches!(self.role, Role::Primary(_))
+                || self.misses_its_primary()
         };
         (waits && self.damaged.is_none()).then_some(self.next_tick)
     }
@@ -404,6 +410,7 @@ impl Replica {
     pub fn on_session_up(&mut self, now: Time, peer: NodeId, effects: &mut Effects) {
         self.on_session_down(now, peer, effects);
         self.sessions.insert(peer);
+        self.look_for_primary(now);
         if self.damaged.is_some() || self.unable.is_some() {
             return;
         }
@@ -424,6 +431,7 @@ impl Replica {
             Role::Following(_) | Role::Idle => {}
             Role::Primary(_) => self.member_lost(now, peer, effects),
         }
+        self.look_for_primary(now);
     }
 
     /// A message from a peer, over the session that is up.

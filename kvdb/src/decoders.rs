@@ -40,6 +40,21 @@ pub enum Form {
     SnapshotFile,
 }
 
+/// A call that a node of the first generation understands, and may pass on; answered within so many ms.
+///
+/// # Panics
+/// When it can't be encoded, which would be a bug of ours.
+#[must_use]
+pub fn question(within_ms: u64) -> Bytes {
+    let message = Message::Question {
+        generation: 0,
+        question: Question::ReadIndex,
+        may_forward: true,
+        within_ms,
+    };
+    wire::encode_message(&message).expect("a question of a few bytes")
+}
+
 impl Form {
     /// All of them.
     pub const ALL: [Form; 7] = [

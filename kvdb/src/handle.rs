@@ -9,6 +9,7 @@ use openraft::{Config, EmptyNode, SnapshotPolicy};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -80,15 +81,29 @@ impl Kvdb {
     ///
     /// # Errors
     /// `Store`, when the store is not there, damaged, or can't be read; `Stopped`, when Raft can't start.
-    pub async fn start<D: Disk + Send + 'static>(
+    pub fn start<D: Disk + Send + 'static>(
         config: KvdbConfig,
         disk: D,
         peers: Arc<dyn Peers>,
-    ) -> Result<Kvdb, KvdbError> {
+    ) -> impl Future<Output = Result<Kvdb, KvdbError>> + Send {
         let own = |owner: DiskOwner<Tokio>| owner.start_thread(disk);
-        Kvdb::start_with(config, own, peers, Box::new(|_, _| {})).await
+        Kvdb::start_on_tokio(config, Box::new(own), peers)
+    }
+
+    /// Not generic, so that Raft on tokio is compiled here, and not in every crate that starts it.
+    fn start_on_tokio(
+        config: KvdbConfig,
+        own: Own<Tokio>,
+        peers: Arc<dyn Peers>,
+    ) -> BoxFuture<Result<Kvdb, KvdbError>> {
+        Box::pin(Kvdb::start_with(config, own, peers, Box::new(|_, _| {})))
     }
 }
+
+/// What begins the owner of a disk.
+pub type Own<R> = Box<dyn FnOnce(DiskOwner<R>) -> io::Result<()> + Send>;
+
+type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 impl<R: Runtime> Kvdb<R> {
     /// Starts kvdb on any runtime: `own` sees to it that the disk's owner runs, on a thread or in a task. `observe` is told of all
@@ -98,7 +113,7 @@ impl<R: Runtime> Kvdb<R> {
     /// As [`Kvdb::start`].
     pub async fn start_with(
         config: KvdbConfig,
-        own: impl FnOnce(DiskOwner<R>) -> io::Result<()>,
+        own: Own<R>,
         peers: Arc<dyn Peers>,
         observe: Observer,
     ) -> Result<Kvdb<R>, KvdbError> {
@@ -252,7 +267,9 @@ impl<R: Runtime> Kvdb<R> {
         self.shared.storage.stop().await;
     }
 
-    pub(crate) fn member(&self) -> MemberId {
+    /// This node as a member of the Raft group.
+    #[must_use]
+    pub fn member(&self) -> MemberId {
         self.shared.member()
     }
 }

@@ -15,6 +15,8 @@
 //! `storage`: `records`, `retained`, `writer`, `snapshots`. [`decoders`] is the way in for tests that feed them anything.
 
 mod ask;
+#[cfg(not(test))]
+mod compiled;
 mod config;
 pub mod decoders;
 mod detour;
@@ -33,11 +35,14 @@ mod storage;
 mod watch;
 mod wire;
 
+#[cfg(not(test))]
+#[doc(hidden)]
+pub use compiled::on_tokio;
 pub use config::KvdbConfig;
 pub use detour::{Bypass, Detour};
 pub use error::KvdbError;
 pub use group::MemberId;
-pub use handle::Kvdb;
+pub use handle::{Kvdb, Own};
 pub use machine::Observer;
 pub use metrics::KvdbMetrics;
 pub use peers::Peers;

@@ -1,6 +1,3 @@
-//! Groups of kvdb in one process, over disks that survive them and a network that can be cut.
+//! What can't be seen from outside.
 
-mod cluster;
-mod generations;
-mod group;
 mod store;

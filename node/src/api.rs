@@ -4,7 +4,7 @@
 //! and says so. What is changed is a command for kvdb, applied once per request id.
 //!
 //! Reading order: [`access`] (the seam: all that the API needs of the cluster), [`server`] (sockets, limits), [`routes`]
-//! (paths), [`reads`], [`changes`], [`modify`], [`places`] (handlers), [`facts`] with [`replicas`], [`volumes`], [`domains`], [`nodes`], [`links`],
+//! (paths), [`reads`], [`changes`], [`modify`], [`places`], [`members`] (handlers), [`facts`] with [`replicas`], [`volumes`], [`domains`], [`nodes`], [`links`],
 //! [`verdict`] and [`explain`] (pure: how the answers come about), [`input`] and [`errors`].
 
 pub mod access;
@@ -16,6 +16,7 @@ pub mod facts;
 mod failovers;
 mod input;
 mod links;
+mod members;
 mod modify;
 mod nodes;
 mod places;

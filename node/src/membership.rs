@@ -1,4 +1,4 @@
-//! How a node becomes a member: one node forms the cluster, those without a store add themselves to it, each registers its start (I12).
+//! How a node becomes a member: one node forms the cluster, those that it did not know of add themselves, each registers its start (I12).
 
 use crate::api::access::ClusterAccess;
 use crate::cluster::Cluster;
@@ -34,7 +34,7 @@ pub async fn join(
     // Only the first generation is formed: in any later one there is a cluster already, whoever answers just now.
     let is_first = store.lineage.number() == 0;
     if is_first && config.bootstrap && may_form(&kvdb, &*cluster, &config).await? {
-        retried("form the cluster", || {
+        let formed = retried("form the cluster", || {
             let (domains, nodes) = members(&config);
             kvdb.form(
                 config.cluster.name.clone(),
@@ -43,19 +43,17 @@ pub async fn join(
                 nodes,
                 own_cause(&config, "first start"),
             )
-        })
-        .await?;
+        });
+        accepted("form the cluster", formed.await?)?;
     }
-    if config.role_of(config.this_member()) == NodeRole::Diskless {
-        let member = config.this_member();
+    let is_diskless = config.role_of(config.this_member()) == NodeRole::Diskless;
+    let record = || Box::new(record(&config, config.this_member()));
+    if is_diskless {
         let command = Command::AddDiskless {
             node: store.node,
-            record: Box::new(record(&config, member)),
+            record: record(),
         };
-        retried("be one of its nodes", || {
-            kvdb.propose(command.clone(), own_cause(&config, "start"))
-        })
-        .await?;
+        propose(&kvdb, &config, "be one of its nodes", command).await?;
     }
     admitted(&kvdb, &links, &store).await;
     let command = Command::NodeStartedIn {
@@ -64,10 +62,18 @@ pub async fn join(
         starts: store.starts,
         boot: crate::boot::boot_id()?,
     };
-    retried("register this start", || {
-        kvdb.propose(command.clone(), own_cause(&config, "start"))
-    })
-    .await?;
+    let answer = propose_any(&kvdb, &config, "register this start", command.clone()).await?;
+    if answer == Answer::Refused(Refusal::UnknownNode(store.node)) && !is_diskless {
+        // It was not there when the cluster was formed: it comes to it now.
+        let add = Command::AddNode {
+            node: store.node,
+            record: record(),
+        };
+        propose(&kvdb, &config, "be one of its nodes", add).await?;
+        propose(&kvdb, &config, "register this start", command).await?;
+    } else {
+        accepted("register this start", answer)?;
+    }
     tracing::info!(node = config.node, "registered with the cluster");
     forget_others(&kvdb, &config, &store).await;
     Ok(())
@@ -153,18 +159,40 @@ fn knows_a_cluster(kvdb: &KvdbView) -> bool {
     kvdb.revision > 0 || !kvdb.voters.is_empty()
 }
 
+/// Has a command of this node applied.
+async fn propose(kvdb: &Kvdb, config: &Config, what: &str, command: Command) -> anyhow::Result<()> {
+    accepted(what, propose_any(kvdb, config, what, command).await?)
+}
+
+/// The same, whatever the answer is.
+async fn propose_any(
+    kvdb: &Kvdb,
+    config: &Config,
+    what: &str,
+    command: Command,
+) -> anyhow::Result<Answer> {
+    retried(what, || {
+        kvdb.propose(command.clone(), own_cause(config, "start"))
+    })
+    .await
+}
+
+fn accepted(what: &str, answer: Answer) -> anyhow::Result<()> {
+    match answer {
+        Answer::Refused(refusal) => anyhow::bail!("the cluster refuses to {what}: {refusal}"),
+        _ => Ok(()),
+    }
+}
+
 async fn retried<F: Future<Output = Result<Answer, KvdbError>>>(
     what: &str,
     attempt: impl Fn() -> F,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Answer> {
     let mut said = false;
     loop {
         match attempt().await {
             Ok(Answer::Refused(Refusal::NotFormed)) => {}
-            Ok(Answer::Refused(refusal)) => {
-                anyhow::bail!("the cluster refuses to {what}: {refusal}")
-            }
-            Ok(_) => return Ok(()),
+            Ok(answer) => return Ok(answer),
             Err(KvdbError::Stopped(why)) => anyhow::bail!("kvdb has stopped: {why}"),
             Err(error) if !said => {
                 said = true;

@@ -45,8 +45,8 @@ pub struct Options {
     pub lossy_disks: Option<u64>,
     /// More of the configuration, as the file has it.
     pub more: String,
-    /// Diskless nodes, each at the site of this node. Not in namespaces.
-    pub workers: Vec<Node>,
+    /// More nodes, each at the site of this node, with a store or without. Not in namespaces.
+    pub workers: Vec<(Node, bool)>,
 }
 
 impl Options {
@@ -111,7 +111,14 @@ impl Options {
     /// The same with a diskless node at the site of each of these; the cluster starts without waiting for them.
     #[must_use]
     pub fn with_workers(mut self, sites: &[Node]) -> Options {
-        self.workers = sites.to_vec();
+        self.workers = sites.iter().map(|site| (*site, false)).collect();
+        self
+    }
+
+    /// The same with one more node with a store at the site of each of these, formed with the cluster.
+    #[must_use]
+    pub fn with_stores(mut self, sites: &[Node]) -> Options {
+        self.workers = sites.iter().map(|site| (*site, true)).collect();
         self
     }
 
@@ -242,7 +249,31 @@ impl Cluster {
         self.processes[node.index()] = Some(started);
     }
 
-    /// Starts a diskless node that does not run.
+    /// One more node with a store at the site of `site`: all others are told of it and started anew, one after the other; then it is
+    /// started. Its index.
+    ///
+    /// # Panics
+    /// When a configuration can't be written, or a node does not come back.
+    pub fn add_store(&mut self, site: Node) -> usize {
+        let index = self.workers.len();
+        let worker = Worker::new(index, (site, true), worker_address(index));
+        let (name, id) = (worker.name.clone(), worker.id);
+        for node in Node::ALL {
+            config::add(self.folder(), node, &worker.table()).expect("a file can be added to");
+        }
+        config::write_one(self.folder(), Node::B1, &worker).expect("a file can be written");
+        self.workers.push((worker, None));
+        for node in Node::ALL {
+            self.stop_node(node);
+            self.start_node(node);
+            self.until_in_sync(READY_WITHIN);
+        }
+        process::boot(self.folder(), &name, id, 1);
+        self.start_worker(index);
+        index
+    }
+
+    /// Starts a diskless node, or one more with a store, that does not run.
     ///
     /// # Panics
     /// When there is none of that index, or it runs.

@@ -61,6 +61,7 @@ fn make(
         on_peer_loss: parameters.on_peer_loss.unwrap_or_default(),
         durability: parameters.durability.unwrap_or_default(),
         preferred_domain: parameters.preferred_domain.clone().flatten(),
+        replicas_per_domain: parameters.replicas_per_domain.unwrap_or(1),
     };
     let refused = match driver.cluster.create(&wanted) {
         Ok(()) => None,
@@ -97,10 +98,23 @@ fn check_same(volume: &Volume, parameters: &Parameters, range: Range) -> Result<
     if volume.durability != parameters.durability.unwrap_or_default() {
         return other("durability");
     }
+    if replicas_per_domain(volume) < usize::from(parameters.replicas_per_domain.unwrap_or(1)) {
+        return other("replicasPerDomain");
+    }
     if volume.preferred_domain != parameters.preferred_domain.clone().flatten() {
         return other("preferredDomain");
     }
     Ok(())
+}
+
+/// Replicas in the domain that has the fewest of those that have some: an operator may have added others.
+fn replicas_per_domain(volume: &Volume) -> usize {
+    let domains = volume.replicas.iter().map(|replica| &replica.domain);
+    let counts = domains.map(|domain| {
+        let there = volume.replicas.iter();
+        there.filter(|replica| replica.domain == *domain).count()
+    });
+    counts.min().unwrap_or_default()
 }
 
 /// A replica is made in every data domain, whichever the orchestrator prefers: so one of those that it requires must be one of them.

@@ -58,7 +58,7 @@ pub fn create(
     bytes: u64,
     block_size: &str,
     (on_peer_loss, durability): (OnPeerLoss, Durability),
-    preferred_domain: Option<String>,
+    (preferred_domain, replicas_per_domain): (Option<String>, u8),
 ) -> Result<(), Failure> {
     let wanted = CreateVolume {
         name,
@@ -67,6 +67,7 @@ pub fn create(
         on_peer_loss: on_peer_loss.wire(),
         durability: durability.wire(),
         preferred_domain,
+        replicas_per_domain,
     };
     let made: VolumeCreated = client.change(Method::POST, "/v1/volumes", Some(&wanted))?;
     output::say(&format!("Volume {} created successfully\n", made.name));

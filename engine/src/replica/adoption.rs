@@ -32,6 +32,7 @@ impl Replica {
         }
         let released = view.released;
         self.view = Some(view);
+        self.look_for_primary(now);
         if self.damaged.is_some() {
             return;
         }

@@ -4,7 +4,7 @@
 //! (`Rewind`) and takes the new primary's entries. When all logs end alike, durably, kvdb commits `Opened`; only that makes
 //! everything in them committed. Until then no committed position moves, so that another promotion may decide otherwise.
 
-use super::{Member, Phase, Primary, Replica, Role, Stage};
+use super::{Member, Phase, Primary, Replica, Role, Stage, TICK};
 use crate::effect::{Effect, Effects, ProposalKind};
 use crate::history::History;
 use crate::ids::{Epoch, NodeId, ReplicaId, Seq};
@@ -63,9 +63,13 @@ impl Replica {
     /// Asks kvdb for the primary's role, where clients want it and nobody else has it.
     pub(super) fn seek_promotion(&mut self, now: Time, effects: &mut Effects) {
         let Some(view) = &self.view else { return };
-        if !self.wanted || view.configuration.primary.is_some() || !self.whole {
+        let may_have_it = match view.configuration.primary {
+            None => self.wanted,
+            Some(_) => self.may_take_over(now),
+        };
+        let Some(view) = self.view.as_ref().filter(|_| may_have_it && self.whole) else {
             return;
-        }
+        };
         // kvdb would refuse it.
         if view.eligible.is_empty() {
             return;
@@ -77,6 +81,45 @@ impl Replica {
         // Before `opened`, kvdb may go back to the set of the last opened epoch: it decides whether this replica is in it.
         if view.configuration.in_sync.contains(&self.me) || !view.configuration.opened {
             self.propose(now, ProposalKind::Promote, BTreeSet::new(), effects);
+        }
+    }
+
+    /// Whether kvdb names a primary in this replica's domain that this replica has no session with, while it is in the set: then it may take
+    /// over without anybody's word.
+    pub(super) fn misses_its_primary(&self) -> bool {
+        let Some(view) = &self.view else { return false };
+        let Some(primary) = view.configuration.primary else {
+            return false;
+        };
+        let domain = |node: NodeId| view.domains.get(&node);
+        primary.node != self.me.node
+            && domain(primary.node).is_some()
+            && domain(primary.node) == domain(self.me.node)
+            && view.configuration.in_sync.contains(&self.me)
+            && !self.sessions.contains(&primary.node)
+            && self.damaged.is_none()
+            && self.unable.is_none()
+    }
+
+    /// Whether the primary in this domain has been gone for long enough. What this replica has promised to it is over by then, so that it serves
+    /// nothing any more; had it found this one missing, it would have asked it out of the set by now.
+    fn may_take_over(&self, now: Time) -> bool {
+        let promise_is_over = self.given.is_none_or(|given| given.until < now);
+        let timeout = self.settings.replica_timeout;
+        self.misses_its_primary()
+            && promise_is_over
+            && self
+                .primary_gone_since
+                .is_some_and(|since| now.since(since) >= timeout)
+    }
+
+    /// A session or the view has changed: since when is the primary missed?
+    pub(super) fn look_for_primary(&mut self, now: Time) {
+        if self.misses_its_primary() {
+            self.primary_gone_since.get_or_insert(now);
+            self.next_tick = self.next_tick.min(now + TICK);
+        } else {
+            self.primary_gone_since = None;
         }
     }
 

@@ -8,6 +8,7 @@ use crate::log::{Entry, RecordKind};
 
 mod flushing;
 mod pacing;
+mod takeover;
 mod unable;
 
 const A: ReplicaId = ReplicaId {

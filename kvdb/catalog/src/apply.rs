@@ -2,7 +2,7 @@
 //!
 //! [`Catalog::apply`] finds repeats, hands the command to its topic, and records what changed. Each topic's functions first
 //! check everything, then change: a refusal leaves the catalog exactly as it was. Reading order: `cluster` (form),
-//! `nodes` (start of a store), `volumes` (create, expand, delete), `configuration` (primary and in-sync set), `places` (where a volume
+//! `nodes` (start of a store), `volumes` (create, expand, delete), `replicas` (which nodes hold one), `configuration` (primary and in-sync set), `places` (where a volume
 //! is used, and is moved to), `domains` (activate, deactivate), `failovers` (their reports), `generations` (going on without quorum), `sets`, the rules by which replicas leave a
 //! volume's sets, and `audit`.
 
@@ -14,6 +14,7 @@ mod failovers;
 mod generations;
 mod nodes;
 mod places;
+mod replicas;
 mod sets;
 mod volumes;
 
@@ -95,7 +96,19 @@ impl Catalog {
                 bytes,
                 block_bytes,
                 policy,
-            } => self.create_volume(name, *bytes, *block_bytes, policy, at_ms),
+            } => self.create_volume(name, *bytes, *block_bytes, policy, 1, at_ms),
+            Command::CreateVolumeWith {
+                name,
+                bytes,
+                block_bytes,
+                policy,
+                replicas_per_domain,
+            } => {
+                let per_domain = *replicas_per_domain;
+                self.create_volume(name, *bytes, *block_bytes, policy, per_domain, at_ms)
+            }
+            Command::AddReplica { volume, node } => self.add_replica(*volume, *node, at_ms),
+            Command::RemoveReplica { volume, node } => self.remove_replica(*volume, *node, at_ms),
             Command::DeleteVolume { volume } => self.delete_volume(*volume),
             Command::ExpandVolume { volume, bytes } => self.expand_volume(*volume, *bytes),
             Command::ChangePolicy {
@@ -161,7 +174,9 @@ impl Catalog {
             Command::ForceGeneration { id } => self.force_generation(*id),
             Command::NameReplica { volume, replica } => self.name_replica(*volume, *replica, at_ms),
             Command::NoteFailover { name, positions } => self.note_failover(name, positions),
-            Command::AddDiskless { node, record } => self.add_diskless(*node, record),
+            Command::AddDiskless { node, record } => self.add_node(*node, record, true),
+            Command::AddNode { node, record } => self.add_node(*node, record, false),
+            Command::RemoveNode { node } => self.remove_node(*node),
             Command::Deactivated { domain, proof } => self.deactivated(*domain, proof, at_ms),
             Command::Activate { domain } => self.activate(*domain, at_ms),
             Command::Activated { domain } => self.activated(*domain, at_ms),

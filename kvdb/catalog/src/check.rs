@@ -94,8 +94,12 @@ impl Catalog {
             "who is in the set is complete",
         );
         rule(
-            volume.unprotected_since_ms.is_none() == volume.is_whole(),
-            "a set that lacks a replica says since when",
+            volume.unprotected_since_ms.is_none() == self.is_protected(volume),
+            "a set that lacks a domain says since when",
+        );
+        rule(
+            !volume.opened || volume.primary.is_none() || volume.granted_set == volume.in_sync,
+            "the next primary sees out the grants that this one needs",
         );
         rule(id.0 < self.next_volume, "volume ids are never used again");
         rule(

@@ -316,6 +316,50 @@ pub enum Command {
         /// Its name, domain and addresses.
         record: Box<NodeRecord>,
     },
+    /// As `CreateVolume`, with more than one replica in each data domain: each on a node of its own.
+    CreateVolumeWith {
+        /// As in `CreateVolume`.
+        name: String,
+        /// As in `CreateVolume`.
+        bytes: u64,
+        /// As in `CreateVolume`.
+        block_bytes: u32,
+        /// As in `CreateVolume`.
+        policy: VolumePolicy,
+        /// 1 to `Catalog::REPLICAS_PER_DOMAIN_MAX`.
+        replicas_per_domain: u8,
+    },
+    /// A node is to hold a replica of a volume, too: a node with a store in a data domain. It is not in the set before a primary has brought it
+    /// in sync. It has one already: fine.
+    AddReplica {
+        /// Which volume.
+        volume: VolumeId,
+        /// Where.
+        node: NodeId,
+    },
+    /// A node is to hold no replica of a volume any more (new epoch): it leaves every set, and what it holds is removed. Refused for the
+    /// primary, where the volume is published, and unless another replica in the same domain is in sync; one that never held anything
+    /// whole needs only to have another one beside it.
+    RemoveReplica {
+        /// Which volume.
+        volume: VolumeId,
+        /// Where.
+        node: NodeId,
+    },
+    /// As `AddDiskless`, for a node with a store that was not there when the cluster was formed. It registers like all others
+    /// (`NodeStartedIn`), and may then hold replicas and vote.
+    AddNode {
+        /// Its number.
+        node: NodeId,
+        /// Its name, domain and addresses.
+        record: Box<NodeRecord>,
+    },
+    /// A node is no member any more. Refused while it holds a replica, a volume is published there, or it is the last one with a store in
+    /// its domain.
+    RemoveNode {
+        /// Which.
+        node: NodeId,
+    },
 }
 
 /// The answer to a request: what it made, or why it was refused.

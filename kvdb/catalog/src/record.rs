@@ -187,6 +187,8 @@ impl Catalog {
     pub const DOMAINS_MAX: usize = 16;
     /// Nodes a cluster may have.
     pub const NODES_MAX: usize = 256;
+    /// Replicas of a volume in one domain at most.
+    pub const REPLICAS_PER_DOMAIN_MAX: u8 = 3;
     /// Bytes of a name (of a cluster, domain, node or volume) at most.
     pub const NAME_BYTES_MAX: usize = 63;
     /// Bytes of an address at most.
@@ -333,7 +335,8 @@ pub struct VolumeRecord {
     pub in_sync: BTreeSet<ReplicaId>,
     /// The set of the last opened epoch: where a promotion that never opened may go back to (I3).
     pub opened_set: BTreeSet<ReplicaId>,
-    /// The set under the primary whose rights ended last, i.e. whose grants the next primary has to see out.
+    /// The set of the last primary that opened the volume, i.e. whose grants the next one has to see out: a replica in it that has taken a
+    /// higher epoch has promised nothing to that primary any more, and without that promise it serves nothing.
     pub granted_set: BTreeSet<ReplicaId>,
     /// The replicas that hold the volume whole, as it is or as it once was: those in the set, and those that have left an opened one and
     /// have not begun to copy since. Only these can serve where the operator accepts a loss: a replica half way through a copy holds a
@@ -345,7 +348,7 @@ pub struct VolumeRecord {
     pub served: bool,
     /// The nodes that hold a replica.
     pub replicas: BTreeSet<NodeId>,
-    /// Since when the in-sync set lacks a replica, in ms of wall-clock time; none while all are in it.
+    /// Since when a domain that holds replicas has none in the in-sync set, in ms of wall-clock time; none while each has one.
     pub unprotected_since_ms: Option<u64>,
 }
 

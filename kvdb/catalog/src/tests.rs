@@ -8,6 +8,7 @@ mod generations;
 mod nodes;
 mod places;
 mod properties;
+mod replicas;
 mod voters;
 
 use crate::{

@@ -50,7 +50,7 @@ impl<R: Runtime> Storage<R> {
     /// `Store`, when the store is not there, damaged, or can't be read.
     pub(crate) async fn start(
         folder: String,
-        own: impl FnOnce(DiskOwner<R>) -> io::Result<()>,
+        own: impl FnOnce(DiskOwner<R>) -> io::Result<()> + Send,
     ) -> Result<(Storage<R>, Recovered), KvdbError> {
         let (errands, queue) = runtime::mpsc::<R, _>(WORK_MAX);
         let (opened, is_opened) = runtime::oneshot::<R, _>();

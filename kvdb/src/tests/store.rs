@@ -1,6 +1,5 @@
 //! The store alone: openraft's own suite, and what a restart finds.
 
-use super::cluster::SharedDisk;
 use crate::KvdbError;
 use crate::group::{Entry, LogId, MemberId, Types, kind};
 use crate::log_store::LogStore;
@@ -10,6 +9,7 @@ use crate::storage::{Flushed, Record, Recovered, Storage};
 use bytes::Bytes;
 use isthmus_catalog::{Catalog, codec};
 use isthmus_engine::{Incarnation, NodeId};
+use isthmus_simulated_disk::SharedDisk;
 use openraft::storage::{RaftLogStorage, RaftStateMachine};
 use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::type_config::TypeConfigExt;
@@ -23,6 +23,12 @@ impl From<u64> for MemberId {
             incarnation: Incarnation(number),
         }
     }
+}
+
+fn formatted(seed: u64) -> SharedDisk {
+    let mut disk = SharedDisk::new(seed);
+    crate::format(&mut disk, "raft", seed).unwrap();
+    disk
 }
 
 struct Builder;
@@ -44,7 +50,7 @@ async fn open(disk: &SharedDisk) -> (LogStore<Tokio>, CatalogMachine<Tokio>, Sto
 
 impl StoreBuilder<Types<Tokio>, LogStore<Tokio>, CatalogMachine<Tokio>> for Builder {
     async fn build(&self) -> Result<Opened, StorageError<Types<Tokio>>> {
-        let disk = SharedDisk::formatted(1);
+        let disk = formatted(1);
         let (log, machine, _) = open(&disk).await;
         Ok(((), log, machine))
     }
@@ -97,7 +103,7 @@ async fn indexes(log: &mut LogStore<Tokio>) -> Vec<u64> {
 
 #[tokio::test]
 async fn what_is_durable_survives_a_power_loss() {
-    let disk = SharedDisk::formatted(2);
+    let disk = formatted(2);
     let (mut log, _, storage) = open(&disk).await;
     let vote = openraft::Vote::new(7, MemberId::from(3));
     log.save_vote(&vote).await.unwrap();
@@ -117,7 +123,7 @@ async fn what_is_durable_survives_a_power_loss() {
 
 #[tokio::test]
 async fn the_journal_never_fills_while_the_log_is_purged() {
-    let disk = SharedDisk::formatted(3);
+    let disk = formatted(3);
     let (mut log, mut machine, storage) = open(&disk).await;
     let vote = openraft::Vote::new(9, MemberId::from(1));
     log.save_vote(&vote).await.unwrap();
@@ -169,7 +175,7 @@ async fn the_journal_never_fills_while_the_log_is_purged() {
 
 #[tokio::test]
 async fn a_purged_log_without_its_snapshot_is_refused() {
-    let disk = SharedDisk::formatted(4);
+    let disk = formatted(4);
     let (mut log, _, storage) = open(&disk).await;
     storage.append_durably(records(1, 0..10)).await.unwrap();
     log.purge(log_id(1, 4)).await.unwrap();
@@ -180,7 +186,7 @@ async fn a_purged_log_without_its_snapshot_is_refused() {
 
 #[tokio::test]
 async fn a_torn_snapshot_leaves_the_one_before() {
-    let disk = SharedDisk::formatted(5);
+    let disk = formatted(5);
     let (_, mut machine, storage) = open(&disk).await;
     for index in [3, 4] {
         let meta = crate::group::SnapshotMeta {
@@ -203,7 +209,7 @@ async fn a_torn_snapshot_leaves_the_one_before() {
 
 #[tokio::test]
 async fn a_failing_disk_fails_what_waits_for_it() {
-    let disk = SharedDisk::formatted(6);
+    let disk = formatted(6);
     let (mut log, _, _) = open(&disk).await;
     disk.fail_writes("raft/journal/segment-0000");
     assert!(
@@ -216,12 +222,12 @@ async fn a_failing_disk_fails_what_waits_for_it() {
 
 #[tokio::test]
 async fn a_store_that_was_not_formatted_is_refused() {
-    let refused = start(SharedDisk::empty(7)).await.map(drop);
+    let refused = start(SharedDisk::new(7)).await.map(drop);
     assert!(
         refused.is_err(),
         "a member that forgot its votes must not start under its name"
     );
-    let disk = SharedDisk::formatted(8);
+    let disk = formatted(8);
     assert!(
         crate::format(&mut disk.clone(), "raft", 1).is_err(),
         "formatting twice would forget votes"

@@ -32,8 +32,8 @@ pub use links::{
     KeptOut, Link, LinkAction, LinkChange, LinkList, LinkRuntime, LinkState, RoundTrip,
 };
 pub use nodes::{
-    DiskState, FaultKind, Grant, KvdbView, Node, NodeList, NodeRole, NodeRuntime, ReplicaFault,
-    ReplicaProgress, VolumeRole, VolumeRuntime,
+    DiskState, FaultKind, Grant, KvdbView, Node, NodeList, NodeRemoved, NodeRole, NodeRuntime,
+    ReplicaFault, ReplicaProgress, VolumeRole, VolumeRuntime,
 };
 pub use observed::Observed;
 pub use recovery::{
@@ -41,8 +41,8 @@ pub use recovery::{
 };
 pub use status::{KvdbStatus, Resync, SiteLoss, Status};
 pub use volumes::{
-    ChangePolicy, CreateVolume, Durability, ExpandVolume, OnPeerLoss, PublishVolume, Published,
-    Relocate, Relocating, Replica, ReplicaState, ServiceState, UnpublishVolume, Volume,
+    AddReplica, ChangePolicy, CreateVolume, Durability, ExpandVolume, OnPeerLoss, PublishVolume,
+    Published, Relocate, Relocating, Replica, ReplicaState, ServiceState, UnpublishVolume, Volume,
     VolumeCreated, VolumeDeleted, VolumeList,
 };
 

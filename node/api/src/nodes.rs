@@ -83,6 +83,13 @@ pub struct NodeList {
     pub observed: Observed,
 }
 
+/// A node is no member any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRemoved {
+    /// Its name.
+    pub name: String,
+}
+
 /// kvdb as one node sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KvdbView {

@@ -246,6 +246,21 @@ pub struct CreateVolume {
     /// The domain that goes on when only the link between the sites is cut.
     #[serde(default)]
     pub preferred_domain: Option<String>,
+    /// Replicas in each data domain, each on a node of its own: 1 to 3.
+    #[serde(default = "default_replicas_per_domain")]
+    pub replicas_per_domain: u8,
+}
+
+const fn default_replicas_per_domain() -> u8 {
+    1
+}
+
+/// A node is to hold a replica of a volume, too.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AddReplica {
+    /// The node's name.
+    pub node: String,
 }
 
 const fn default_block_bytes() -> u32 {

@@ -6,6 +6,7 @@ mod opening;
 mod schedule;
 mod scrub;
 
+use crate::lives::{Lives, owner_of};
 use crate::mirror::{Context, Course, Mirror, Recovering};
 use crate::output::{ClientError, ClientRequest, Lane, Outcome, Outputs};
 use crate::pace::Pace;
@@ -71,6 +72,7 @@ pub struct Host<D: Disk, R> {
     closed: BTreeMap<VolumeId, String>,
     tags: BTreeMap<u16, VolumeId>,
     next_tag: u16,
+    lives: Lives,
     catalog: Arc<Catalog>,
     sessions: BTreeSet<NodeId>,
     /// Peers whose links are too slow for members behind them.
@@ -148,6 +150,7 @@ impl<D: Disk, R> Host<D, R> {
             damaged,
             tags,
             next_tag,
+            lives,
         } = folders;
         let mirrors: BTreeMap<VolumeId, Mirror<R>> = recovering
             .into_iter()
@@ -173,6 +176,7 @@ impl<D: Disk, R> Host<D, R> {
             closed,
             tags,
             next_tag,
+            lives,
             catalog: Arc::default(),
             sessions: BTreeSet::new(),
             slow: BTreeSet::new(),
@@ -218,7 +222,9 @@ impl<D: Disk, R> Host<D, R> {
             .mirrors
             .keys()
             .chain(self.closed.keys())
-            .filter(|volume| catalog.was_deleted(**volume))
+            .filter(|volume| {
+                catalog.was_deleted(**volume) || catalog.is_removed_from(**volume, self.me.node)
+            })
             .copied()
             .collect();
         for volume in gone {
@@ -280,8 +286,9 @@ impl<D: Disk, R> Host<D, R> {
             self.closed.insert(volume, reason);
             return;
         }
-        let made =
-            Recovering::<R>::format(&mut self.disk, &folder, volume, record.bytes).and_then(|()| {
+        let life = self.lives.fresh(volume);
+        let made = Recovering::<R>::format(&mut self.disk, &folder, volume, life, record.bytes)
+            .and_then(|()| {
                 Recovering::open(
                     &mut self.disk,
                     &folder,
@@ -334,8 +341,9 @@ impl<D: Disk, R> Host<D, R> {
         self.schedule.forget(volume);
         self.closed.remove(&volume);
         self.tags.retain(|_, owner| *owner != volume);
-        self.journal
-            .release(isthmus_journal::StreamId(volume.0), self.journal.next());
+        for stream in self.lives.streams(volume) {
+            self.journal.release(stream, self.journal.next());
+        }
         if let Err(error) = self.disk.remove(&folder(volume)) {
             outputs
                 .events
@@ -612,9 +620,10 @@ impl<D: Disk, R> Host<D, R> {
     fn make_room(&mut self, now: Time, outputs: &mut Outputs<R>) -> bool {
         if self.journal.used_bytes() * 100 > self.journal.capacity_bytes() * JOURNAL_FILL_PERCENT
             && let Some((stream, _)) = self.journal.pinned_by()
-            && let Some(mirror) = self.mirrors.get_mut(&VolumeId(stream.0))
+            && let (volume, _) = owner_of(stream)
+            && let Some(mirror) = self.mirrors.get_mut(&volume)
         {
-            self.schedule.wake(VolumeId(stream.0));
+            self.schedule.wake(volume);
             mirror.want_checkpoint();
             mirror.let_records_go(context!(self, now, outputs), &mut self.disk);
         }

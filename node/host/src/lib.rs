@@ -6,6 +6,7 @@
 
 pub mod figures;
 pub mod host;
+mod lives;
 pub mod mirror;
 pub mod output;
 mod pace;

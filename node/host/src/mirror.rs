@@ -25,6 +25,7 @@ mod space;
 pub(crate) use fault::mark_of;
 pub use recovery::{MirrorError, Recovering};
 
+use crate::lives::stream_of;
 use bytes::Bytes;
 use isthmus_catalog::Catalog;
 use isthmus_engine::{
@@ -159,6 +160,8 @@ pub enum Course {
 #[derive(Debug)]
 pub struct Mirror<R> {
     volume: VolumeId,
+    /// Of this replica, among those of the volume that were here.
+    life: u16,
     /// What clients may ask for, as kvdb said last.
     bytes: u64,
     /// What the replica has room for: never less than any record that it holds or was given.
@@ -491,7 +494,7 @@ impl<R> Mirror<R> {
     }
 
     fn stream(&self) -> StreamId {
-        StreamId(self.volume.0)
+        stream_of(self.volume, self.life)
     }
 
     /// Whether it is to be looked at in the next round, too: it waits for what nobody announces, such as room in the journal.

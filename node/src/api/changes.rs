@@ -47,7 +47,7 @@ pub(super) async fn propose<A: ClusterAccess>(
 }
 
 /// The recorded answer to an earlier try of the same request.
-fn earlier(catalog: &Catalog, id: RequestId) -> Option<&Answer> {
+pub(super) fn earlier(catalog: &Catalog, id: RequestId) -> Option<&Answer> {
     catalog
         .answers
         .iter()
@@ -295,12 +295,22 @@ pub async fn create_volume<A: ClusterAccess>(
         },
         preferred_domain,
     };
-    check_links(&api, id, &wanted.name).await?;
-    let command = Command::CreateVolume {
-        name: wanted.name.clone(),
-        bytes: wanted.bytes,
-        block_bytes: wanted.block_bytes,
-        policy,
+    check_links(&api, id, &wanted).await?;
+    let (name, bytes, block_bytes) = (wanted.name.clone(), wanted.bytes, wanted.block_bytes);
+    let command = match wanted.replicas_per_domain {
+        1 => Command::CreateVolume {
+            name,
+            bytes,
+            block_bytes,
+            policy,
+        },
+        replicas_per_domain => Command::CreateVolumeWith {
+            name,
+            bytes,
+            block_bytes,
+            policy,
+            replicas_per_domain,
+        },
     };
     let Answer::Volume(volume) = propose(&api, id, String::new(), command).await? else {
         let error = isthmus_api::ApiError::new(format!(
@@ -326,19 +336,19 @@ pub async fn create_volume<A: ClusterAccess>(
 async fn check_links<A: ClusterAccess>(
     api: &Api<A>,
     id: RequestId,
-    name: &str,
+    wanted: &CreateVolume,
 ) -> Result<(), HttpError> {
     if api.cluster.link_action() != LinkAction::RefuseNew {
         return Ok(());
     }
     let facts = reads::facts(api.cluster.as_ref()).await;
-    let is_there = facts.volume_named(name).is_ok();
+    let is_there = facts.volume_named(&wanted.name).is_ok();
     // A repetition is answered as the first try was; one that is there is refused for that.
     if is_there || earlier(&facts.catalog, id).is_some() {
         return Ok(());
     }
-    match facts.catalog.place() {
-        Ok(places) => links::check_new_volume(&facts, name, &places),
+    match facts.catalog.place(wanted.replicas_per_domain) {
+        Ok(places) => links::check_new_volume(&facts, &wanted.name, &places),
         // The command says why.
         Err(_) => Ok(()),
     }
@@ -365,6 +375,16 @@ fn check(wanted: &CreateVolume) -> Result<(), HttpError> {
             wanted.bytes
         );
         return Err(HttpError::field("bytes", problem));
+    }
+    if !(1..=Catalog::REPLICAS_PER_DOMAIN_MAX).contains(&wanted.replicas_per_domain) {
+        return Err(HttpError::field(
+            "replicas_per_domain",
+            format!(
+                "{}: write 1 to {}",
+                wanted.replicas_per_domain,
+                Catalog::REPLICAS_PER_DOMAIN_MAX
+            ),
+        ));
     }
     if !matches!(wanted.block_bytes, 512 | 4096) {
         return Err(HttpError::field(

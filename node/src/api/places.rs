@@ -215,7 +215,7 @@ fn refused(error: &str, reason: String) -> HttpError {
     }
 }
 
-fn node_named(catalog: &Catalog, name: &str) -> Result<NodeId, HttpError> {
+pub(super) fn node_named(catalog: &Catalog, name: &str) -> Result<NodeId, HttpError> {
     let found = catalog.nodes.iter().find(|(_, node)| node.name == name);
     found
         .map(|(id, _)| *id)

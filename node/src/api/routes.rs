@@ -2,7 +2,7 @@
 
 use crate::api::access::ClusterAccess;
 use crate::api::errors::HttpError;
-use crate::api::{changes, input, modify, places, reads, recovery};
+use crate::api::{changes, input, members, modify, places, reads, recovery};
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -95,6 +95,15 @@ pub fn router<A: ClusterAccess>(cluster: Arc<A>, client: u64) -> Router {
             "/v1/volumes/{name}/recover",
             post(recovery::recover_volume::<A>),
         )
+        .route(
+            "/v1/volumes/{name}/replicas",
+            post(members::add_replica::<A>),
+        )
+        .route(
+            "/v1/volumes/{name}/replicas/{node}",
+            delete(members::remove_replica::<A>),
+        )
+        .route("/v1/nodes/{name}", delete(members::remove_node::<A>))
         .route("/v1/kvdb/snapshot", get(recovery::snapshot::<A>))
         .route(
             "/v1/kvdb/recover",

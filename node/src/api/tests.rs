@@ -830,7 +830,7 @@ async fn the_description_names_exactly_the_routes_that_are_there() {
     let memory = Memory::new();
     let document: Value = serde_json::from_str(OPENAPI).unwrap();
     let paths = document["paths"].as_object().unwrap();
-    assert_eq!(paths.len(), 25);
+    assert_eq!(paths.len(), 28);
     for (path, operations) in paths {
         let real = path.replace("{name}", "demo");
         for method in [

@@ -129,7 +129,7 @@ async fn attach(
         forwarded: Some(forwarded),
         answer,
     });
-    let Served { bytes, epoch } = match answered.await {
+    let served = match answered.await {
         Ok(Ok(served)) => served,
         Ok(Err(error)) => {
             let kind = match &error {
@@ -142,15 +142,18 @@ async fn attach(
         }
         Err(_) => return Err((RefusedKind::Stopping, "the node is stopping".to_owned())),
     };
-    // Detached when dropped, from here on.
+    let Served {
+        bytes,
+        epoch,
+        attached,
+    } = served;
     let catalog = kvdb.catalog();
     let known = catalog.volumes.get(&volume).map(info);
     let info = ExportInfo {
         bytes,
         ..known.unwrap_or_else(|| unknown(bytes))
     };
-    let export = VolumeExport::forwarded(volume, info, client, inputs);
-    Ok((export, epoch))
+    Ok((VolumeExport::forwarded(info, attached, client), epoch))
 }
 
 /// A volume that kvdb does not know here: it has just been deleted, or the host heard of it by another way.

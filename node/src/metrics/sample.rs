@@ -60,7 +60,7 @@ pub struct Row {
     pub clients: u64,
     /// Bytes that it takes.
     pub used_bytes: u64,
-    /// For how long its set has lacked a replica.
+    /// For how long its set has lacked a domain.
     pub unprotected: Duration,
     /// What would be lost with this site; none from who is not primary.
     pub at_risk_bytes: Option<u64>,

@@ -83,7 +83,7 @@ series! {
     USED = Gauge "isthmus_volume_used_bytes" VOLUME, "Bytes that this replica takes.";
     FROZEN_TOTAL = FractionalCounter "isthmus_volume_frozen_seconds_total" VOLUME, "For how long requests could not be answered here, in all. Looked at ten times a second.";
     FROZEN = Gauge "isthmus_volume_frozen_seconds" VOLUME, "For how long requests can't be answered now; 0 when they can.";
-    UNPROTECTED = Gauge "isthmus_volume_unprotected_seconds" VOLUME, "For how long the in-sync set has lacked a replica; 0 while it lacks none. As kvdb says here.";
+    UNPROTECTED = Gauge "isthmus_volume_unprotected_seconds" VOLUME, "For how long a domain that holds replicas has had none in the in-sync set; 0 while each has one. As kvdb says here.";
     AT_RISK = Gauge "isthmus_volume_at_risk_bytes" VOLUME, "Only at the primary: what would be lost with its site, counted in granules of 64 KiB. 0 while another site holds everything acknowledged.";
     DIRTY = Gauge "isthmus_volume_dirty_bytes" REPLICA, "Only at the primary: what a replica outside the in-sync set may lack.";
     RESYNC_LEFT = Gauge "isthmus_volume_resync_left_bytes" REPLICA, "Only at the primary: what is still to be compared or copied.";
@@ -99,7 +99,7 @@ series! {
 
     LINK_UP = Gauge "isthmus_link_up" LINK, "1 while the peer answers probes.";
     LINK_EXCEEDED = Gauge "isthmus_link_latency_exceeded" LINK, "1 while the median round trip is over max_rtt.";
-    LINK_KEPT_OUT = Gauge "isthmus_link_replicas_kept_out" LINK, "1 while replicas behind the link stay out of the in-sync sets because it is too slow, or was until a moment ago ([link] action = degrade).";
+    LINK_KEPT_OUT = Gauge "isthmus_link_replicas_kept_out" LINK, "1 while replicas behind the link stay out of the in-sync sets because it is too slow, or was until a moment ago (`[link] action = degrade`).";
     LINK_HOLD_DOWN = Gauge "isthmus_link_hold_down_seconds_left" LINK, "For how long the link has to stay good before they come back; 0 while none stay out. Not there while the link is not good.";
     LINK_RTT = Gauge "isthmus_link_rtt_seconds" ["node", "peer", "quantile"], "The round trip of the probes of the last 60 s: its median and 99th percentile.";
     LINK_TRANSPORT_RTT = Gauge "isthmus_link_transport_rtt_seconds" LINK, "The round trip as the control connection estimates it.";

@@ -81,6 +81,7 @@ fn create(agent: &ureq::Agent, address: &str, volume: &Volume) -> anyhow::Result
         on_peer_loss: OnPeerLoss::default(),
         durability: Durability::default(),
         preferred_domain: None,
+        replicas_per_domain: 1,
     };
     let mut response = agent
         .post(&format!("{address}/v1/volumes"))

@@ -1,6 +1,6 @@
 //! Volumes as NBD exports: the export's name is the volume's.
 
-use super::inputs::{Input, Inputs, Served, Ticket};
+use super::inputs::{Attached, Input, Inputs, Served, Ticket};
 use isthmus_catalog::{Catalog, VolumeRecord};
 use isthmus_engine::{BLOCK_BYTES, NodeId, VolumeId};
 use isthmus_host::ClientRequest;
@@ -105,7 +105,6 @@ impl Exports for NodeExports {
         Box::pin(async move {
             let (volume, info) = self.find(name)?;
             let (answer, answered) = oneshot::channel();
-            let connection = client.number();
             self.inputs.send(Input::Attach {
                 volume,
                 connection: client,
@@ -113,15 +112,15 @@ impl Exports for NodeExports {
                 answer,
             });
             match answered.await {
-                Ok(Ok(Served { bytes, .. })) => {
+                Ok(Ok(Served {
+                    bytes, attached, ..
+                })) => {
                     // It may have grown while the client waited, and kvdb's news come to the host by other ways, too.
                     let info = ExportInfo { bytes, ..info };
                     let export: Arc<dyn Export> = Arc::new(VolumeExport {
-                        volume,
                         info,
-                        connection,
+                        attached,
                         forwarded: None,
-                        inputs: self.inputs.clone(),
                     });
                     Ok(export)
                 }
@@ -140,28 +139,19 @@ impl Exports for NodeExports {
 
 /// A volume as one connection sees it.
 pub struct VolumeExport {
-    volume: VolumeId,
     info: ExportInfo,
-    connection: u64,
+    attached: Attached,
     /// Of a client that another node forwards: its connection.
     forwarded: Option<Connection>,
-    inputs: Inputs,
 }
 
 impl VolumeExport {
     /// A volume as it is served to the client of this connection that another node forwards.
-    pub fn forwarded(
-        volume: VolumeId,
-        info: ExportInfo,
-        client: Connection,
-        inputs: Inputs,
-    ) -> VolumeExport {
+    pub fn forwarded(info: ExportInfo, attached: Attached, client: Connection) -> VolumeExport {
         VolumeExport {
-            volume,
             info,
-            connection: client.number(),
+            attached,
             forwarded: Some(client),
-            inputs,
         }
     }
 }
@@ -221,25 +211,12 @@ impl Export for VolumeExport {
         if length > u64::from(u32::MAX) {
             return ticket_error(ticket);
         }
-        self.inputs.send(Input::Submit {
-            volume: self.volume,
-            request,
-            ticket,
-        });
+        self.attached.submit(request, ticket);
     }
 }
 
 fn ticket_error(ticket: Ticket) {
     if let Ticket::Plain(reply) | Ticket::Status { reply, .. } = ticket {
         reply.error(Errno::Overflow, "a request is about less than 4 GiB");
-    }
-}
-
-impl Drop for VolumeExport {
-    fn drop(&mut self) {
-        self.inputs.send(Input::Detach {
-            volume: self.volume,
-            connection: self.connection,
-        });
     }
 }

@@ -98,12 +98,50 @@ pub struct Client {
 pub type Attachment = Result<Served, AttachError>;
 
 /// A volume as it is served to a client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Served {
     /// Its size in bytes.
     pub bytes: u64,
     /// Under which epoch.
     pub epoch: Epoch,
+    /// The client's place at it.
+    pub attached: Attached,
+}
+
+/// A client that is attached, for as long as this is kept: dropped, wherever that happens on its way to the client's connection, it detaches
+/// the client.
+pub struct Attached {
+    volume: VolumeId,
+    connection: u64,
+    inputs: Inputs,
+}
+
+impl Attached {
+    /// Of the client with this connection.
+    pub fn new(volume: VolumeId, connection: u64, inputs: Inputs) -> Attached {
+        Attached {
+            volume,
+            connection,
+            inputs,
+        }
+    }
+
+    /// Asks for something.
+    pub fn submit(&self, request: ClientRequest, ticket: Ticket) {
+        self.inputs.send(Input::Submit {
+            volume: self.volume,
+            request,
+            ticket,
+        });
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        self.inputs.send(Input::Detach {
+            volume: self.volume,
+            connection: self.connection,
+        });
+    }
 }
 
 /// Why a client can't open a volume here.

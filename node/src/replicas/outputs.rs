@@ -1,7 +1,7 @@
 //! What the host wants done outside.
 
 use super::host_loop::HostLoop;
-use super::inputs::{AttachError, Client, Input, Served, Ticket, answer};
+use super::inputs::{AttachError, Attached, Client, Served, Ticket, answer};
 use crate::clock;
 use isthmus_engine::{Epoch, NodeId, VolumeId};
 use isthmus_host::{ClientError, Lane, Outcome, OutgoingFrame};
@@ -177,6 +177,8 @@ impl HostLoop {
         match outcome {
             Outcome::Attached => {
                 let number = client.connection.number();
+                // Whoever of the two ends has it last detaches the client.
+                let attached = Attached::new(volume, number, self.inputs.clone());
                 // The catalog that forbids it may have come in the same round, behind the request to be let in.
                 let unwelcome =
                     (!self.is_welcome(volume, client.came_to)).then_some(client.came_to);
@@ -184,23 +186,21 @@ impl HostLoop {
                     .entry(volume)
                     .or_default()
                     .insert(number, client);
-                if let Some(node) = unwelcome {
-                    let error = ClientError::NotServed(self.unwelcome(node));
-                    // The client may have gone.
-                    let _ = answer.send(Err(AttachError::Client(error)));
-                    self.client_left(volume, number);
-                    return;
-                }
                 let mirror = self.host.mirrors().get(&volume);
-                let served = Served {
-                    bytes: mirror.map_or(0, isthmus_host::mirror::Mirror::bytes),
-                    epoch: mirror.map_or_else(Epoch::default, |mirror| {
-                        mirror.engine().configuration().epoch
+                let answered = match unwelcome {
+                    Some(node) => Err(AttachError::Client(ClientError::NotServed(
+                        self.unwelcome(node),
+                    ))),
+                    None => Ok(Served {
+                        bytes: mirror.map_or(0, isthmus_host::mirror::Mirror::bytes),
+                        epoch: mirror.map_or_else(Epoch::default, |mirror| {
+                            mirror.engine().configuration().epoch
+                        }),
+                        attached,
                     }),
                 };
-                if answer.send(Ok(served)).is_err() {
-                    self.client_left(volume, number);
-                }
+                // The client may have gone.
+                let _ = answer.send(answered);
             }
             Outcome::Failed(error) => {
                 // The client may have gone.
@@ -210,10 +210,5 @@ impl HostLoop {
                 tracing::error!(%volume, ?other, "an attachment was answered with something else")
             }
         }
-    }
-
-    /// The client went away while it waited.
-    fn client_left(&self, volume: VolumeId, connection: u64) {
-        self.inputs.send(Input::Detach { volume, connection });
     }
 }

@@ -206,7 +206,7 @@ impl Process {
                 drop(SimulatedRuntime::spawn(owner.run(disk)));
                 Ok(())
             };
-            match Kvdb::start_with(config, own, outlet.clone(), observe).await {
+            match Kvdb::start_with(config, Box::new(own), outlet.clone(), observe).await {
                 Err(error) => sayings.lock().push(Said::Broken(error.to_string())),
                 Ok(kvdb) => {
                     let detour = Detour::new(kvdb.clone(), outlet, peers);

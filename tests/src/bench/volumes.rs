@@ -40,6 +40,7 @@ pub fn make(cluster: &Cluster, numbers: std::ops::Range<usize>, bytes: u64) -> a
             on_peer_loss: OnPeerLoss::default(),
             durability: Durability::default(),
             preferred_domain: None,
+            replicas_per_domain: 1,
         };
         // A new volume's files hold a node's data thread up, and many of them its votes: then kvdb says so, and is asked again.
         for tried in 1.. {

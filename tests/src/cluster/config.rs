@@ -114,14 +114,15 @@ pub fn write(
     Ok(())
 }
 
-/// A diskless node.
+/// A node that is no part of the first three: diskless, or with a store.
 #[derive(Clone, Debug)]
 pub struct Worker {
-    /// Its name: `worker-1` and up.
+    /// Its name: `worker-1` and up, `store-1` and up with a store.
     pub name: String,
     /// Its number.
     pub id: u32,
     site: Node,
+    has_store: bool,
     /// Where it is.
     pub addresses: Addresses,
 }
@@ -129,13 +130,23 @@ pub struct Worker {
 impl Worker {
     /// The one of this index, at the site of `site`.
     #[must_use]
-    pub fn new(index: usize, site: Node, addresses: Addresses) -> Worker {
+    pub fn new(index: usize, (site, has_store): (Node, bool), addresses: Addresses) -> Worker {
+        let kind = if has_store { "store" } else { "worker" };
         Worker {
-            name: format!("worker-{}", index + 1),
+            name: format!("{kind}-{}", index + 1),
             id: index as u32 + 11,
             site,
+            has_store,
             addresses,
         }
+    }
+
+    /// What each node's configuration file says of it.
+    #[must_use]
+    pub fn table(&self) -> String {
+        let mut text = String::new();
+        members(&mut text, std::slice::from_ref(self));
+        text
     }
 }
 
@@ -145,12 +156,18 @@ fn members(text: &mut String, workers: &[Worker]) {
             name,
             id,
             site,
+            has_store,
             addresses,
         } = worker;
+        let role = if *has_store {
+            ""
+        } else {
+            "role = \"diskless\"\n"
+        };
         // Writing to a String can't fail.
         let _ = write!(
             text,
-            "[[member]]\nid = {id}\nname = \"{name}\"\ndomain = \"{}\"\nrole = \"diskless\"\n\
+            "[[member]]\nid = {id}\nname = \"{name}\"\ndomain = \"{}\"\n{role}\
              peer_address = \"{}\"\napi_address = \"{}\"\nnbd_address = \"{}\"\n",
             site.domain(),
             addresses.peer(),
@@ -158,6 +175,39 @@ fn members(text: &mut String, workers: &[Worker]) {
             addresses.nbd(),
         );
     }
+}
+
+/// Writes the configuration file and the certificate of a node that comes later: as that of `like`, of which all is said but itself.
+///
+/// # Errors
+/// The folder can't be written.
+pub fn write_one(folder: &Path, like: Node, worker: &Worker) -> io::Result<()> {
+    let tls = folder.join("tls");
+    Authority::load(&tls, CLUSTER_ID)?.issue(&tls, &worker.name, NodeId(worker.id))?;
+    let text = fs::read_to_string(folder.join(format!("{}.toml", like.name())))?;
+    let (head, members) = text.split_once("[[domain]]").unwrap_or((&text, ""));
+    let own = &worker.addresses;
+    let mut text = String::new();
+    for line in head.lines() {
+        let key = line.split(" = ").next().unwrap_or_default();
+        let value = match key {
+            "node" | "data_dir" => Some(worker.name.clone()),
+            "peer" => Some(own.peer().to_string()),
+            "api" => Some(own.api().to_string()),
+            "nbd" => Some(own.nbd().to_string()),
+            "certificate" => Some(format!("tls/{}.pem", worker.name)),
+            "key" => Some(format!("tls/{}-key.pem", worker.name)),
+            _ => None,
+        };
+        // Writing to a String can't fail.
+        let _ = match value {
+            Some(value) => writeln!(text, "{key} = \"{value}\""),
+            None => writeln!(text, "{line}"),
+        };
+    }
+    text.push_str("[[domain]]");
+    text.push_str(members);
+    fs::write(folder.join(format!("{}.toml", worker.name)), text)
 }
 
 /// Adds tables to a node's configuration file.

@@ -8,6 +8,7 @@
 mod clients;
 mod diskless;
 mod domains;
+mod members;
 mod moves;
 mod operating;
 mod quickstart;

@@ -26,6 +26,19 @@ impl VolumeStore {
     /// [`StoreError::AlreadyFormatted`], [`StoreError::Size`], or the disk's error; then the folder may hold a part of the files,
     /// which [`VolumeStore::open`] calls not formatted.
     pub fn format<D: Disk>(disk: &mut D, folder: &str, spec: VolumeSpec) -> Result<(), StoreError> {
+        VolumeStore::format_with(disk, folder, spec, Vec::new())
+    }
+
+    /// The same with a state, of at most some KiB: it is there as soon as the volume is.
+    ///
+    /// # Errors
+    /// Those of [`VolumeStore::format`].
+    pub fn format_with<D: Disk>(
+        disk: &mut D,
+        folder: &str,
+        spec: VolumeSpec,
+        state: Vec<u8>,
+    ) -> Result<(), StoreError> {
         if spec.blocks == 0 || spec.blocks > BLOCKS_MAX {
             return Err(StoreError::Size(spec.blocks));
         }
@@ -40,7 +53,7 @@ impl VolumeStore {
             .map_err(StoreError::io(format!("remove the unfinished {folder}")))?;
         let root = Root {
             pages: Vec::new(),
-            state: Vec::new(),
+            state,
         }
         .encode(spec.volume, 0, LIVE_MAP);
         let superblock = Superblock {

@@ -1,9 +1,9 @@
-//! Forming the cluster: its name, id, domains and nodes, set once; and the nodes without a store, which come to it later.
+//! Forming the cluster: its name, id, domains and nodes; and the nodes that come to it later, or leave it.
 
 use super::{Outcome, check_name};
 use crate::command::{Answer, Refusal};
 use crate::record::{Catalog, DomainRecord, DomainRole, DomainState, NodeRecord};
-use isthmus_engine::{DomainId, NodeId};
+use isthmus_engine::{DomainId, NodeId, VolumeId};
 use std::collections::{BTreeMap, BTreeSet};
 
 impl Catalog {
@@ -41,16 +41,17 @@ impl Catalog {
 }
 
 impl Catalog {
-    /// A node without a store is a member from now on, or has other addresses.
-    pub(super) fn add_diskless(
+    /// A node is a member from now on, or has other addresses.
+    pub(super) fn add_node(
         &mut self,
         id: NodeId,
         record: &NodeRecord,
+        is_diskless: bool,
     ) -> Result<Outcome, Refusal> {
         check_name("node", &record.name)?;
         check_addresses(record)?;
         let domain = self.domain(record.domain)?;
-        if domain.role != DomainRole::Data {
+        if is_diskless && domain.role != DomainRole::Data {
             return Err(Refusal::Invalid(format!(
                 "diskless node {}: cluster domain {} is a witness; put the node into a data domain",
                 record.name, domain.name
@@ -67,7 +68,7 @@ impl Catalog {
         let (mut incarnation, mut starts) = (None, 0);
         if let Some(known) = self.nodes.get(&id) {
             let is_same = known.name == record.name && known.domain == record.domain;
-            if !is_same || !self.diskless.contains(&id) {
+            if !is_same || self.diskless.contains(&id) != is_diskless {
                 return Err(Refusal::Invalid(format!(
                     "node id {id} is that of node {}: give {} another one",
                     known.name, record.name
@@ -88,12 +89,46 @@ impl Catalog {
         if self.nodes.get(&id) == Some(&record) {
             return Ok(Outcome::Unchanged(Answer::Done));
         }
+        let manner = if is_diskless { " (diskless)" } else { "" };
         let what = format!(
-            "node {} (diskless) is a member of cluster domain {domain_name}",
+            "node {}{manner} is a member of cluster domain {domain_name}",
             record.name
         );
         self.nodes.insert(id, record);
-        self.diskless.insert(id);
+        if is_diskless {
+            self.diskless.insert(id);
+        }
+        Ok(Outcome::Audited(Answer::Done, what))
+    }
+
+    /// A node is no member any more: it holds no replica, and nothing is in use there.
+    pub(super) fn remove_node(&mut self, id: NodeId) -> Result<Outcome, Refusal> {
+        let record = self.nodes.get(&id).ok_or(Refusal::UnknownNode(id))?;
+        let is_used = |volume: &VolumeId| {
+            let published = self.published.get(volume);
+            published.is_some_and(|published| published.node == id)
+        };
+        let mut volumes = self.volumes.iter();
+        if let Some((_, volume)) =
+            volumes.find(|(volume, record)| record.replicas.contains(&id) || is_used(volume))
+        {
+            return Err(Refusal::Invalid(format!(
+                "node {0} is still needed by volume {1}: domain-ctl remove replica volume {1} --node {0}, or unpublish it there",
+                record.name, volume.name
+            )));
+        }
+        let domain = record.domain;
+        let stays = |(other, _): (NodeId, &NodeRecord)| other != id;
+        if !self.diskless.contains(&id) && !self.nodes_with_store(domain).any(stays) {
+            return Err(Refusal::Invalid(format!(
+                "node {} is the last one with a store in its domain: add the one that replaces it first",
+                record.name
+            )));
+        }
+        let what = format!("node {} is no member any more", record.name);
+        self.nodes.remove(&id);
+        self.diskless.remove(&id);
+        self.boots.remove(&id);
         Ok(Outcome::Audited(Answer::Done, what))
     }
 }

@@ -21,7 +21,8 @@ impl Catalog {
                 theirs: expected,
             });
         }
-        if let Some(primary) = volume.primary.filter(|primary| *primary != candidate) {
+        let other = volume.primary.filter(|primary| *primary != candidate);
+        if let Some(primary) = other.filter(|primary| !self.is_same_site(*primary, candidate)) {
             return Err(Refusal::OtherPrimary(primary));
         }
         if self.unproven.contains(&id) {
@@ -37,11 +38,19 @@ impl Catalog {
         let epoch = self.epoch_after(volume.epoch)?;
         let volume = self.volume_mut(id)?;
         volume.epoch = epoch;
+        if other.is_some() {
+            volume.end_taken();
+        }
         volume.primary = Some(candidate);
         volume.opened = false;
         volume.in_sync = in_sync;
-        volume.note_protection(at_ms);
+        self.note_protection(id, at_ms);
         Ok(Outcome::Changed(Answer::Epoch(epoch)))
+    }
+
+    fn is_same_site(&self, one: ReplicaId, other: ReplicaId) -> bool {
+        let site = self.domain_of(one.node);
+        site.is_some() && site == self.domain_of(other.node)
     }
 
     /// Refuses a replica that must not be in a set: of a node that holds none, with an outdated store, or in a domain that is
@@ -158,7 +167,7 @@ impl Catalog {
         if volume.opened {
             volume.follow_set();
         }
-        volume.note_protection(at_ms);
+        self.note_protection(id, at_ms);
         self.follow_rebooted(id);
         Ok(Outcome::Changed(Answer::Epoch(next)))
     }
@@ -210,7 +219,7 @@ impl Catalog {
         volume.in_sync.insert(joining);
         volume.complete.insert(joining);
         volume.follow_set();
-        volume.note_protection(at_ms);
+        self.note_protection(id, at_ms);
         Ok(Outcome::Changed(Answer::Epoch(next)))
     }
 

@@ -116,6 +116,11 @@ impl Catalog {
         let survivors = if is_lost {
             let mut survivors = self.serving_replicas(volume, answering, id);
             survivors.retain(|replica| volume.complete.contains(replica));
+            if self.spans_domains(&volume.granted_set) {
+                // Its primary needs no grant of kvdb's, so time alone ends nothing: only who has promised to it can know that its rights
+                // are over. Where none of these answers, the volume waits for one.
+                survivors.retain(|replica| volume.granted_set.contains(replica));
+            }
             survivors
         } else {
             BTreeSet::new()
@@ -129,7 +134,6 @@ impl Catalog {
                 volume.end_taken();
             }
             volume.remove(leaves);
-            volume.note_protection(at_ms);
             let stay = volume.opened_set.clone();
             self.follow_rebooted(volume_id);
             if is_lost && self.rebooted.get(&volume_id) == Some(&stay) {
@@ -137,16 +141,15 @@ impl Catalog {
                 self.rebooted.remove(&volume_id);
             }
         } else {
-            // By the operator's word: these replicas count from now on, whatever the old set held beyond them. All of its
-            // members, and those before it, have to be fenced before one of these serves.
+            // By the operator's word: these replicas count from now on, whatever the old set held beyond them. Its primary has to be fenced
+            // before one of these serves.
             volume.end_taken();
-            volume.granted_set.extend(volume.opened_set.iter().copied());
             volume.in_sync = survivors.clone();
             volume.opened_set = survivors;
             volume.opened = true;
-            volume.note_protection(at_ms);
             self.rebooted.remove(&volume_id);
         }
+        self.note_protection(volume_id, at_ms);
     }
 
     fn would_lose(&self, id: DomainId, plan: &DeactivationPlan) -> Result<Refusal, Refusal> {

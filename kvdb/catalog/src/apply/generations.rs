@@ -79,7 +79,7 @@ impl Catalog {
         // Nobody is known to whose grants could be waited for: whoever is promoted waits for a whole lease.
         volume.handover = Handover::Taken;
         volume.granted_set.clear();
-        volume.note_protection(at_ms);
+        self.note_protection(id, at_ms);
         self.rebooted.remove(&id);
         self.unproven.remove(&id);
         Ok(Outcome::Audited(Answer::Epoch(epoch), what))

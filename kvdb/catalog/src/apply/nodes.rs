@@ -105,8 +105,8 @@ impl Catalog {
         let back: BTreeSet<ReplicaId> = volume.opened_set.iter().copied().filter(counts).collect();
         if let Some(volume) = self.volumes.get_mut(&id).filter(|_| !back.is_empty()) {
             volume.in_sync = back;
-            volume.note_protection(at_ms);
         }
+        self.note_protection(id, at_ms);
     }
 
     /// The earlier process of the same store is gone: it is primary no more, and nobody has to wait for it.
@@ -154,7 +154,7 @@ impl Catalog {
             volume
                 .complete
                 .retain(|replica| !is_lost(*replica) || counts.contains(replica));
-            volume.note_protection(at_ms);
+            self.note_protection(id, at_ms);
             self.follow_rebooted(id);
         }
         Ok(())

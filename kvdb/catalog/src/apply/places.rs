@@ -165,6 +165,11 @@ impl Catalog {
 
     /// Refuses a node that could not serve the volume: it holds no replica, or its domain is not active.
     fn check_holder(&self, volume: &VolumeRecord, node: NodeId) -> Result<(), Refusal> {
+        self.check_holds(volume, node)?;
+        self.check_active(node)
+    }
+
+    pub(super) fn check_holds(&self, volume: &VolumeRecord, node: NodeId) -> Result<(), Refusal> {
         let record = self.nodes.get(&node).ok_or(Refusal::UnknownNode(node))?;
         if !volume.replicas.contains(&node) {
             return Err(Refusal::NoReplica {
@@ -177,7 +182,7 @@ impl Catalog {
                     .collect(),
             });
         }
-        self.check_active(node)
+        Ok(())
     }
 
     fn check_active(&self, node: NodeId) -> Result<(), Refusal> {

@@ -1,7 +1,8 @@
 //! How replicas leave a volume's sets, how a primary's rights end, and since when a volume is unprotected.
 
 use crate::record::{Catalog, Handover, VolumeRecord};
-use isthmus_engine::{ReplicaId, VolumeId};
+use isthmus_engine::{DomainId, NodeId, ReplicaId, VolumeId};
+use std::collections::BTreeSet;
 
 impl Catalog {
     /// Who has left the last opened set is no rebooted member of it. Where all that are left were rebooted, none of them is: nobody has
@@ -21,6 +22,41 @@ impl Catalog {
     pub fn is_rebooted(&self, id: VolumeId, replica: ReplicaId) -> bool {
         let rebooted = self.rebooted.get(&id);
         rebooted.is_some_and(|rebooted| rebooted.contains(&replica))
+    }
+
+    /// The domain of a node.
+    #[must_use]
+    pub fn domain_of(&self, node: NodeId) -> Option<DomainId> {
+        self.nodes.get(&node).map(|record| record.domain)
+    }
+
+    /// Whether these replicas lie in more than one domain: then a primary of this set needs no grant of kvdb's.
+    pub(super) fn spans_domains(&self, replicas: &BTreeSet<ReplicaId>) -> bool {
+        let domains = replicas.iter().map(|replica| self.domain_of(replica.node));
+        domains.collect::<BTreeSet<_>>().len() > 1
+    }
+
+    /// Whether each domain that holds a replica has one in the set: then any of them may be lost without losing a write.
+    #[must_use]
+    pub fn is_protected(&self, volume: &VolumeRecord) -> bool {
+        let in_sync = volume.in_sync.iter();
+        let in_sync: BTreeSet<_> = in_sync
+            .map(|replica| self.domain_of(replica.node))
+            .collect();
+        let mut holders = volume.replicas.iter();
+        holders.all(|node| in_sync.contains(&self.domain_of(*node)))
+    }
+
+    /// Notes since when a domain that holds replicas has none in the set.
+    pub(super) fn note_protection(&mut self, id: VolumeId, at_ms: u64) {
+        let is_protected = (self.volumes.get(&id)).is_some_and(|volume| self.is_protected(volume));
+        if let Some(volume) = self.volumes.get_mut(&id) {
+            volume.unprotected_since_ms = match (is_protected, volume.unprotected_since_ms) {
+                (true, _) => None,
+                (false, Some(since_ms)) => Some(since_ms),
+                (false, None) => Some(at_ms),
+            };
+        }
     }
 }
 
@@ -43,6 +79,10 @@ impl VolumeRecord {
             self.in_sync = opened_stay.clone();
         }
         self.opened_set = opened_stay;
+        if self.opened && self.primary.is_some() {
+            // From now on the primary serves without the grants of those that go: what these have seen out says nothing about it.
+            self.granted_set = self.in_sync.clone();
+        }
     }
 
     /// Ends the primary's rights when it gave them back, or its process is known to be gone. The rights of a primary that
@@ -55,26 +95,10 @@ impl VolumeRecord {
         }
     }
 
-    /// Takes the primary's rights away: whoever follows waits out the grants of all that ever gave it one.
+    /// Takes the primary's rights away: whoever follows waits out the grants that it needed. One that never opened had no rights; then
+    /// those of the primary before it are still to be seen out.
     pub(super) fn end_taken(&mut self) {
         self.primary = None;
         self.handover = Handover::Taken;
-        self.granted_set.extend(self.in_sync.iter().copied());
-    }
-
-    /// Whether each node that holds a replica has it in the set.
-    pub fn is_whole(&self) -> bool {
-        self.replicas
-            .iter()
-            .all(|node| self.in_sync.iter().any(|replica| replica.node == *node))
-    }
-
-    /// Notes since when the set lacks a replica.
-    pub(super) fn note_protection(&mut self, at_ms: u64) {
-        self.unprotected_since_ms = match (self.is_whole(), self.unprotected_since_ms) {
-            (true, _) => None,
-            (false, Some(since_ms)) => Some(since_ms),
-            (false, None) => Some(at_ms),
-        };
     }
 }

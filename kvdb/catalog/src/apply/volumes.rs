@@ -15,6 +15,7 @@ impl Catalog {
         bytes: u64,
         block_bytes: u32,
         policy: &VolumePolicy,
+        replicas_per_domain: u8,
         at_ms: u64,
     ) -> Result<Outcome, Refusal> {
         check_name("volume", name)?;
@@ -27,7 +28,7 @@ impl Catalog {
             .next_volume
             .checked_add(1)
             .ok_or_else(|| Refusal::Invalid("all volume ids are used up".to_owned()))?;
-        let replicas = self.place()?;
+        let replicas = self.place(replicas_per_domain)?;
         let in_sync: BTreeSet<ReplicaId> = replicas
             .iter()
             .filter(|node| self.in_active_domain(**node))
@@ -43,7 +44,7 @@ impl Catalog {
                 "no data domain is active: activate one first".to_owned(),
             ));
         }
-        let mut volume = VolumeRecord {
+        let volume = VolumeRecord {
             name: name.to_owned(),
             bytes,
             block_bytes,
@@ -64,8 +65,8 @@ impl Catalog {
             replicas,
             unprotected_since_ms: None,
         };
-        volume.note_protection(at_ms);
         self.volumes.insert(id, volume);
+        self.note_protection(id, at_ms);
         self.next_volume = next_volume;
         Ok(Outcome::Audited(
             Answer::Volume(id),
@@ -176,33 +177,47 @@ impl Catalog {
         )
     }
 
-    /// Where the replicas of a volume that is created now would be: one node of each data domain that has nodes, a registered one before
-    /// others, then the one with the fewest replicas, then the lowest id.
+    /// Where the replicas of a volume that is created now would be: so many nodes of each data domain that has nodes, registered ones before
+    /// others, then those with the fewest replicas, then the lowest ids.
     ///
     /// # Errors
-    /// When an active data domain has no registered node.
-    pub fn place(&self) -> Result<BTreeSet<NodeId>, Refusal> {
+    /// When an active data domain has no registered node, or any with nodes has too few of them.
+    pub fn place(&self, per_domain: u8) -> Result<BTreeSet<NodeId>, Refusal> {
+        if !(1..=Catalog::REPLICAS_PER_DOMAIN_MAX).contains(&per_domain) {
+            return Err(Refusal::Invalid(format!(
+                "a volume has 1 to {} replicas in each data domain, not {per_domain}",
+                Catalog::REPLICAS_PER_DOMAIN_MAX
+            )));
+        }
         let mut places = BTreeSet::new();
         for (id, domain) in self
             .domains
             .iter()
             .filter(|(_, domain)| domain.role == DomainRole::Data)
         {
-            let best = self.best_place(*id);
-            let is_registered = best.is_some_and(|node| {
+            let best = self.best_places(*id);
+            let is_registered = best.first().is_some_and(|node| {
                 self.nodes
-                    .get(&node)
+                    .get(node)
                     .is_some_and(|node| node.incarnation.is_some())
             });
             if domain.state == DomainState::Active && !is_registered {
                 return Err(Refusal::NoNode(domain.name.clone()));
             }
-            places.extend(best);
+            if !best.is_empty() && best.len() < usize::from(per_domain) {
+                return Err(Refusal::Invalid(format!(
+                    "domain {} has {} nodes with a store: too few for {per_domain} replicas",
+                    domain.name,
+                    best.len()
+                )));
+            }
+            places.extend(best.into_iter().take(usize::from(per_domain)));
         }
         Ok(places)
     }
 
-    fn best_place(&self, domain: DomainId) -> Option<NodeId> {
+    /// The nodes of a domain that may hold replicas, the best for a new one first.
+    pub(super) fn best_places(&self, domain: DomainId) -> Vec<NodeId> {
         let nodes = self.nodes_with_store(domain);
         let rank = |id: NodeId| {
             self.volumes
@@ -210,10 +225,11 @@ impl Catalog {
                 .filter(|volume| volume.replicas.contains(&id))
                 .count()
         };
-        nodes
+        let mut ranked: Vec<_> = nodes
             .map(|(id, node)| (node.incarnation.is_none(), rank(id), id))
-            .min()
-            .map(|(_, _, id)| id)
+            .collect();
+        ranked.sort_unstable();
+        ranked.into_iter().map(|(_, _, id)| id).collect()
     }
 
     pub(super) fn delete_volume(&mut self, id: VolumeId) -> Result<Outcome, Refusal> {

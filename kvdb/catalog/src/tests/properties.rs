@@ -21,7 +21,7 @@ struct Step {
 fn step() -> impl Strategy<Value = Step> {
     let off = prop_oneof![9 => Just(0_u32), 1 => 1_u32..3];
     (
-        0_u8..22,
+        0_u8..25,
         1_u64..4,
         1_u32..6,
         1_u32..6,
@@ -180,6 +180,29 @@ fn command(catalog: &Catalog, step: &Step) -> Command {
         20 => Command::NameReplica {
             volume,
             replica: registered(step.node),
+        },
+        21 | 22 if step.accept => Command::AddReplica {
+            volume,
+            node: NodeId(step.node),
+        },
+        21 | 22 => Command::RemoveReplica {
+            volume,
+            node: NodeId(step.node),
+        },
+        23 if step.accept => Command::RemoveNode {
+            node: NodeId(step.node),
+        },
+        23 => Command::AddNode {
+            node: NodeId(step.node),
+            record: Box::new(NodeRecord {
+                name: format!("node-{}", step.node),
+                domain,
+                peer_address: String::new(),
+                api_address: String::new(),
+                nbd_address: None,
+                incarnation: None,
+                starts: 0,
+            }),
         },
         _ if step.accept => Command::ExpandVolume {
             volume,

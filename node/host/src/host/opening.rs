@@ -2,6 +2,7 @@
 //! trusted.
 
 use super::{HostError, JOURNAL_FOLDER, JOURNAL_TAG, folder};
+use crate::lives::{Lives, owner_of, stream_of};
 use crate::mirror::{MirrorError, Recovering, mark_of};
 use isthmus_engine::{ReplicaId, Settings, VolumeId};
 use isthmus_journal::{Disk, Journal, JournalError, StreamId};
@@ -16,6 +17,7 @@ pub(super) struct Folders<R> {
     pub damaged: BTreeSet<VolumeId>,
     pub tags: BTreeMap<u16, VolumeId>,
     pub next_tag: u16,
+    pub lives: Lives,
 }
 
 impl<R> Folders<R> {
@@ -31,11 +33,13 @@ impl<R> Folders<R> {
             damaged: BTreeSet::new(),
             tags: BTreeMap::new(),
             next_tag,
+            lives: Lives::default(),
         };
         for number in volumes(disk)? {
             let (volume, tag) = (VolumeId(number), folders.next_tag);
             match Recovering::open(disk, &folder(volume), tag, me, settings) {
                 Ok(mirror) => {
+                    folders.lives.note(volume, mirror.life());
                     folders.tags.insert(tag, volume);
                     folders.recovering.insert(number, mirror);
                 }
@@ -61,20 +65,27 @@ impl<R> Folders<R> {
             disk,
             JOURNAL_FOLDER,
             JOURNAL_TAG,
-            &mut |lsn, stream, record| match recovering.get_mut(&stream.0) {
-                Some(mirror) => mirror.replay(lsn, &record),
-                None => {
-                    unknown.insert(stream);
+            &mut |lsn, stream, record| {
+                let (volume, life) = owner_of(stream);
+                match recovering.get_mut(&volume.0) {
+                    Some(mirror) if mirror.life() == life => mirror.replay(lsn, &record),
+                    Some(_) | None => {
+                        unknown.insert(stream);
+                    }
                 }
             },
         )?;
-        // Records of deleted volumes, and those that count no more.
-        let kept = |stream: &StreamId| self.closed.contains_key(&VolumeId(stream.0));
+        for stream in &unknown {
+            let (volume, life) = owner_of(*stream);
+            self.lives.note(volume, life);
+        }
+        // Records of deleted volumes, of replicas that were removed, and those that count no more.
+        let kept = |stream: &StreamId| self.closed.contains_key(&owner_of(*stream).0);
         let lost = self
             .recovering
             .iter()
             .filter(|(_, mirror)| mirror.is_lost());
-        let lost = lost.map(|(number, _)| StreamId(*number));
+        let lost = lost.map(|(number, mirror)| stream_of(VolumeId(*number), mirror.life()));
         for stream in unknown
             .into_iter()
             .filter(|stream| !kept(stream))

@@ -72,6 +72,25 @@ pub(super) struct State {
 /// The version of [`State`].
 pub(super) const STATE_VERSION: u32 = 1;
 
+/// The state of a new replica. That of the first life is empty.
+pub(super) fn first_state(life: u16) -> Vec<u8> {
+    if life == 0 {
+        return Vec::new();
+    }
+    let state = State {
+        version: STATE_VERSION,
+        durable: Durable::default(),
+        replay_from: 0,
+        absent: Vec::new(),
+        todo: None,
+    };
+    let scrub_at = 0_u64;
+    let mut bytes = crate::wire::encode_state(&state);
+    bytes.extend(crate::wire::encode_state(&scrub_at));
+    bytes.extend(crate::wire::encode_state(&life));
+    bytes
+}
+
 impl<R> Mirror<R> {
     /// Wants a checkpoint, because the journal runs full or the node is idle.
     pub fn want_checkpoint(&mut self) {
@@ -143,6 +162,7 @@ impl<R> Mirror<R> {
         let mut state = crate::wire::encode_state(&state);
         // Behind the state, so that versions that don't know it pass over it.
         state.extend(crate::wire::encode_state(&self.scrub.position()));
+        state.extend(crate::wire::encode_state(&self.life));
         self.checkpoint = Checkpoint {
             running: Some(Running {
                 from,

@@ -1,7 +1,7 @@
 //! Coming back: the last checkpoint, then the journal behind it.
 
 use super::answering::Answering;
-use super::checkpoint::{STATE_VERSION, State};
+use super::checkpoint::{STATE_VERSION, State, first_state};
 use super::effects::JournalledChange;
 use super::fault::{Backoff, mark_of};
 use super::measuring::Measures;
@@ -68,11 +68,15 @@ impl<R> Recovering<R> {
         let mut durable = Durable::default();
         let mut replay_from = Lsn(0);
         let mut scrub_at = 0;
+        let mut life = 0;
         if !state.is_empty() {
             let (state, rest): (State, _) =
                 wire::decode_state(&state).map_err(|error| MirrorError::State(error.0))?;
             // Not there in states that older versions wrote.
-            scrub_at = wire::decode_state(rest).map_or(0, |(at, _): (u64, _)| at);
+            (scrub_at, life) = match wire::decode_state(rest) {
+                Ok((at, rest)) => (at, wire::decode_state(rest).map_or(0, |(life, _)| life)),
+                Err(_) => (0, 0),
+            };
             if state.version != STATE_VERSION {
                 return Err(MirrorError::State(format!(
                     "the state has version {}",
@@ -104,6 +108,7 @@ impl<R> Recovering<R> {
         let engine = Replica::new(me, settings, Durable::default(), Time::default());
         let mirror = Mirror {
             volume: spec.volume,
+            life,
             bytes: spec.blocks * BLOCK_BYTES,
             blocks: spec.blocks,
             engine,
@@ -152,7 +157,7 @@ impl<R> Recovering<R> {
         })
     }
 
-    /// Makes the folder of a new, empty replica.
+    /// Makes the folder of a new, empty replica, in a life of which the journal holds no record.
     ///
     /// # Errors
     /// What the disk says.
@@ -160,15 +165,17 @@ impl<R> Recovering<R> {
         disk: &mut D,
         folder: &str,
         volume: VolumeId,
+        life: u16,
         bytes: u64,
     ) -> Result<(), MirrorError> {
-        VolumeStore::format(
+        VolumeStore::format_with(
             disk,
             folder,
             VolumeSpec {
                 volume,
                 blocks: bytes / BLOCK_BYTES,
             },
+            first_state(life),
         )?;
         Ok(())
     }
@@ -177,6 +184,12 @@ impl<R> Recovering<R> {
     #[must_use]
     pub fn is_lost(&self) -> bool {
         self.lost
+    }
+
+    /// Which of the volume's replicas that were here it is.
+    #[must_use]
+    pub fn life(&self) -> u16 {
+        self.mirror.life
     }
 
     /// Which volume.
@@ -355,6 +368,9 @@ impl<R> Mirror<R> {
             self.with_engine(context, |engine, _, effects| engine.begin_whole(effects));
         }
         self.measure_view(&view);
+        // What is kept of absent replicas is for their return; those that were removed do not come back to it.
+        self.absent
+            .retain(|replica, _| view.domains.contains_key(&replica.node));
         self.with_engine(context, |engine, now, effects| {
             engine.on_view(now, view, effects)
         });

@@ -1,14 +1,15 @@
 //! A cluster in one process.
 
-use crate::{Kvdb, KvdbConfig, KvdbMetrics, Peers, peers::PeerAnswer};
 use bytes::Bytes;
 use isthmus_catalog::{
     Answer, Catalog, Cause, Command, DomainRecord, DomainRole, DomainState, Lineage, NodeRecord,
     Request, RequestId,
 };
 use isthmus_engine::{DomainId, Incarnation, NodeId};
-use isthmus_journal::{Disk, DiskBusy, DiskOp, Done, FileId, OpId};
-use isthmus_simulated_disk::SimulatedDisk;
+use isthmus_journal::Disk;
+use isthmus_kvdb::peers::PeerAnswer;
+use isthmus_kvdb::{Kvdb, KvdbConfig, KvdbMetrics, Peers};
+use isthmus_simulated_disk::SharedDisk;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -17,74 +18,11 @@ use std::time::Duration;
 
 pub(super) const WITHIN: Duration = Duration::from_secs(20);
 
-/// A simulated disk that outlives the kvdb that uses it.
-#[derive(Clone)]
-pub(super) struct SharedDisk(Arc<Mutex<SimulatedDisk>>);
-
-impl SharedDisk {
-    pub(super) fn empty(seed: u64) -> SharedDisk {
-        SharedDisk(Arc::new(Mutex::new(SimulatedDisk::new(seed))))
-    }
-
-    pub(super) fn formatted(seed: u64) -> SharedDisk {
-        let mut disk = SharedDisk::empty(seed);
-        crate::format(&mut disk, "raft", seed).unwrap();
-        disk
-    }
-
-    pub(super) fn crash(&self) {
-        let mut disk = self.0.lock();
-        disk.crash();
-        disk.reopen();
-    }
-
-    fn replace_folder(&self, from: &str, to: &str) {
-        self.0.lock().replace_folder(from, to);
-    }
-
-    pub(super) fn damage(&self, path: &str) {
-        self.0.lock().flip_bit(path, 40, 3);
-    }
-
-    pub(super) fn fail_writes(&self, path: &str) {
-        self.0.lock().fail_writes(path);
-    }
-}
-
-impl Disk for SharedDisk {
-    fn open(&mut self, path: &str) -> io::Result<FileId> {
-        self.0.lock().open(path)
-    }
-    fn create(&mut self, path: &str, bytes: u64, reserve: bool) -> io::Result<FileId> {
-        self.0.lock().create(path, bytes, reserve)
-    }
-    fn resize(&mut self, file: FileId, bytes: u64, reserve: bool) -> io::Result<()> {
-        self.0.lock().resize(file, bytes, reserve)
-    }
-    fn reserve(&mut self, file: FileId, offset: u64, bytes: u64) -> io::Result<()> {
-        self.0.lock().reserve(file, offset, bytes)
-    }
-    fn length(&mut self, file: FileId) -> io::Result<u64> {
-        self.0.lock().length(file)
-    }
-    fn remove(&mut self, path: &str) -> io::Result<()> {
-        self.0.lock().remove(path)
-    }
-    fn list(&mut self, folder: &str) -> io::Result<Vec<String>> {
-        self.0.lock().list(folder)
-    }
-    fn read_now(&mut self, file: FileId, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        self.0.lock().read_now(file, offset, buffer)
-    }
-    fn write_now(&mut self, file: FileId, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.0.lock().write_now(file, offset, data)
-    }
-    fn submit(&mut self, id: OpId, op: DiskOp) -> Result<(), DiskBusy> {
-        self.0.lock().submit(id, op)
-    }
-    fn completed(&mut self, out: &mut Vec<(OpId, io::Result<Done>)>) {
-        self.0.lock().completed(out);
-    }
+/// A disk with kvdb's store on it.
+pub(super) fn formatted(seed: u64) -> SharedDisk {
+    let mut disk = SharedDisk::new(seed);
+    isthmus_kvdb::format(&mut disk, "raft", seed).unwrap();
+    disk
 }
 
 /// Who runs, and which ways are cut.
@@ -222,7 +160,7 @@ impl Cluster {
         let disk = self
             .disks
             .entry(node)
-            .or_insert_with(|| SharedDisk::formatted(u64::from(node.0)))
+            .or_insert_with(|| formatted(u64::from(node.0)))
             .clone();
         let starts = self.starts.entry(node).or_default();
         *starts += 1;
@@ -276,7 +214,7 @@ impl Cluster {
             Ok(catalog)
         };
         let disk = &self.disks[&node];
-        let forced = crate::force(
+        let forced = isthmus_kvdb::force(
             disk.clone(),
             "raft",
             "raft.new",
@@ -293,7 +231,7 @@ impl Cluster {
     pub(super) fn adopt(&mut self, node: NodeId, like: NodeId) {
         let disk = &mut self.disks.get_mut(&node).unwrap();
         disk.remove("raft").unwrap();
-        crate::format(*disk, "raft", 5).unwrap();
+        isthmus_kvdb::format(*disk, "raft", 5).unwrap();
         self.lineages.insert(node, self.lineages[&like].clone());
     }
 
@@ -301,7 +239,7 @@ impl Cluster {
     pub(super) fn replace_disk(&mut self, node: NodeId) {
         *self.incarnations.get_mut(&node).unwrap() += 1;
         self.starts.insert(node, 0);
-        self.disks.insert(node, SharedDisk::formatted(99));
+        self.disks.insert(node, formatted(99));
     }
 
     /// Nothing can be written to the node's journal any more.

@@ -1,10 +1,10 @@
 //! Elections, failures and changes of members.
 
 use super::cluster::{A, Cluster, NODES, WITHIN, cause, nodes};
-use crate::KvdbError;
 use bytes::Bytes;
 use isthmus_catalog::{Answer, Command, Request, VolumePolicy};
 use isthmus_engine::{NodeId, VolumeId};
+use isthmus_kvdb::KvdbError;
 use std::time::Duration;
 
 fn create(name: &str) -> Command {
@@ -296,7 +296,7 @@ async fn a_replaced_disk_comes_back_as_a_new_learner() {
     );
     cluster.register(NodeId(2)).await;
     cluster.until_voters(&[1, 2, 3]).await;
-    let forgotten = |metrics: &crate::KvdbMetrics| metrics.learners.is_empty();
+    let forgotten = |metrics: &isthmus_kvdb::KvdbMetrics| metrics.learners.is_empty();
     cluster
         .kvdb(NodeId(1))
         .wait_until(WITHIN, forgotten)
@@ -340,13 +340,7 @@ async fn a_node_that_was_away_for_long_gets_a_snapshot() {
 async fn peers_that_talk_nonsense_get_an_answer() {
     let cluster = Cluster::formed().await;
     let kvdb = cluster.kvdb(NodeId(1));
-    let valid = crate::wire::encode_message(&crate::wire::Message::<crate::Tokio>::Question {
-        generation: 0,
-        question: crate::wire::Question::ReadIndex,
-        may_forward: true,
-        within_ms: u64::MAX,
-    })
-    .unwrap();
+    let valid = isthmus_kvdb::decoders::question(u64::MAX);
     for length in 0..valid.len() {
         assert!(
             !kvdb
