@@ -72,7 +72,6 @@ impl Kvdb {
     fn end_taken(&mut self) {
         self.configuration.primary = NOBODY;
         self.released = false;
-        self.granted_set |= self.configuration.in_sync;
     }
 
     /// Takes replicas out of both sets, but empties neither.
@@ -88,6 +87,9 @@ impl Kvdb {
             configuration.in_sync = stay;
         }
         self.opened_set = stay;
+        if self.configuration.opened && self.configuration.primary != NOBODY {
+            self.granted_set = self.configuration.in_sync;
+        }
     }
 }
 
@@ -124,6 +126,10 @@ impl<const N: usize> State<N> {
 
     /// Commits a promotion under `in_sync`.
     pub fn promote(&mut self, node: usize, in_sync: u8) {
+        let before = self.kvdb.configuration.primary;
+        if before != NOBODY && usize::from(before) != node {
+            self.kvdb.end_taken();
+        }
         let configuration = &mut self.kvdb.configuration;
         configuration.epoch = next_epoch(configuration.epoch);
         configuration.primary = node as u8;

@@ -130,11 +130,18 @@ impl<const N: usize> Protocol<N> {
         let Some(view) = replica.view else {
             return false;
         };
+        // A member takes over from a primary in its own site as soon as it has promised it nothing more, whether or not it is there.
+        let before = view.configuration.primary;
+        let is_free = before == NOBODY
+            || (usize::from(before) != node
+                && State::<N>::domain(usize::from(before)) == State::<N>::domain(node)
+                && view.configuration.in_sync & state.name(node) != 0
+                && replica.promised_to == NOBODY);
         let seeks = replica.is_up()
             && !replica.is_primary()
             && replica.whole
-            && view.configuration.primary == NOBODY
-            && state.kvdb.configuration.primary == NOBODY
+            && is_free
+            && state.kvdb.configuration.primary == before
             && view.configuration.epoch == state.kvdb.configuration.epoch;
         if !seeks || state.spent.promotions >= self.bounds.promotions {
             return false;

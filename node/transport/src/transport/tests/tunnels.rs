@@ -200,3 +200,52 @@ fn a_tunnel_without_a_session_is_refused() {
     runtime.block_on(socket.flush()).unwrap();
     assert!(super::tls::is_closed(&runtime, &mut socket));
 }
+
+/// More than both sockets and both sides keep.
+const MUCH: usize = 64 << 20;
+
+#[test]
+fn who_takes_nothing_for_a_while_holds_the_tunnel_up_and_does_not_end_it() {
+    let Pair {
+        runtime,
+        one,
+        mut two,
+        ..
+    } = Pair::new();
+    runtime.block_on(async {
+        let (mut here, mut there) = open(&one.0.transport, TWO, &mut two.1).await;
+        let long = vec![7; MUCH];
+        let sent = async {
+            here.write_all(&long).await?;
+            here.flush().await
+        };
+        let mut sent = std::pin::pin!(sent);
+        // Longer than a lane may go unanswered.
+        let idle = Cluster::new().config(ONE, &[]).idle_timeout;
+        let held_up = timeout(idle * 2, &mut sent).await;
+        assert!(held_up.is_err(), "{held_up:?}");
+        let mut taken = vec![0; MUCH];
+        let received = there.read_exact(&mut taken);
+        let (sent, received) = timeout(PATIENCE, async { tokio::join!(sent, received) })
+            .await
+            .unwrap();
+        sent.unwrap();
+        received.unwrap();
+        assert!(taken == long);
+    });
+}
+
+#[test]
+fn who_is_held_up_hears_that_the_session_is_over() {
+    let Pair {
+        runtime,
+        one,
+        mut two,
+        ..
+    } = Pair::new();
+    let (_here, mut there) = runtime.block_on(open(&one.0.transport, TWO, &mut two.1));
+    let sent = runtime.spawn(async move { there.write_all(&vec![7; MUCH]).await });
+    one.0.transport.stop();
+    let end = runtime.block_on(async { timeout(PATIENCE, sent).await.unwrap().unwrap() });
+    assert!(end.is_err());
+}
