@@ -659,10 +659,20 @@ impl Replica {
                 && self.sessions.contains(&replica.node)
                 && !self.is_too_slow(view, replica.node)
         });
+        // Where several could, one does: in the preferred domain before others, then the lowest number.
+        let rank = |node: NodeId| {
+            let domain = view.domains.get(&node).copied();
+            let is_preferred = view.preferred_domain.is_some() && domain == view.preferred_domain;
+            (!is_preferred, node)
+        };
+        let is_first = in_sync.difference(&view.rebooted).all(|other| {
+            !self.sessions.contains(&other.node) || rank(self.me.node) < rank(other.node)
+        });
         self.damaged.is_none()
             && self.unable.is_none()
             && self.whole
             && free
+            && is_first
             && in_sync.contains(&self.me)
             && view.eligible.contains(&self.me)
             && !view.rebooted.contains(&self.me)

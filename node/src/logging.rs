@@ -42,6 +42,8 @@ pub fn start(format: LogFormat) -> anyhow::Result<()> {
         EnvFilter::try_new(text).map_err(|error| anyhow::anyhow!("RUST_LOG '{text}': {error}"))?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // Where it can't be written, because the disk that it goes to is full, say, saying so there would end the node.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr);
     match format {
         LogFormat::Text => lines

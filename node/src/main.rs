@@ -28,6 +28,7 @@ mod store;
 
 use clap::{Parser, Subcommand};
 use logging::LogFormat;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -76,7 +77,8 @@ fn main() -> ExitCode {
     match act(Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            // Where even this can't be written, the exit code says it.
+            let _ = writeln!(std::io::stderr(), "error: {error:#}");
             ExitCode::FAILURE
         }
     }

@@ -268,7 +268,8 @@ impl Replica {
         let preferred = view
             .preferred_domain
             .is_none_or(|domain| view.domains.get(&self.me.node) == Some(&domain));
-        let extra = if preferred {
+        let is_mate = view.domains.get(&self.me.node) == view.domains.get(&member.replica.node);
+        let extra = if preferred || is_mate {
             std::time::Duration::ZERO
         } else {
             timeout

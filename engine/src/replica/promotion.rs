@@ -86,7 +86,8 @@ impl Replica {
 
     /// Whether kvdb names a primary in this replica's domain that this replica has no session with, while it is in the set: then it may take
     /// over without anybody's word.
-    pub(super) fn misses_its_primary(&self) -> bool {
+    #[must_use]
+    pub fn misses_its_primary(&self) -> bool {
         let Some(view) = &self.view else { return false };
         let Some(primary) = view.configuration.primary else {
             return false;
@@ -105,7 +106,9 @@ impl Replica {
     /// nothing any more; had it found this one missing, it would have asked it out of the set by now.
     fn may_take_over(&self, now: Time) -> bool {
         let promise_is_over = self.given.is_none_or(|given| given.until < now);
-        let timeout = self.settings.replica_timeout;
+        let opened = (self.view.as_ref()).is_some_and(|view| view.configuration.opened);
+        // Who has only just been promoted gets the time to ask this one out.
+        let timeout = self.settings.replica_timeout * if opened { 1 } else { 2 };
         self.misses_its_primary()
             && promise_is_over
             && self
@@ -139,7 +142,15 @@ impl Replica {
             .in_sync
             .iter()
             .filter(|replica| **replica != self.me)
-            .map(|replica| (replica.node, Member::new(*replica, now)))
+            .map(|replica| {
+                let mut member = Member::new(*replica, now);
+                // One in the same site that is not reached takes over soon, unless it is asked out before.
+                let is_mate = view.domains.get(&replica.node) == view.domains.get(&self.me.node);
+                if is_mate && !self.sessions.contains(&replica.node) {
+                    member.lost = Some(now);
+                }
+                (replica.node, member)
+            })
             .collect();
         let nodes: Vec<NodeId> = members.keys().copied().collect();
         self.role = Role::Primary(Box::new(Primary {

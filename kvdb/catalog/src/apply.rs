@@ -108,7 +108,11 @@ impl Catalog {
                 self.create_volume(name, *bytes, *block_bytes, policy, per_domain, at_ms)
             }
             Command::AddReplica { volume, node } => self.add_replica(*volume, *node, at_ms),
-            Command::RemoveReplica { volume, node } => self.remove_replica(*volume, *node, at_ms),
+            Command::RemoveReplica {
+                volume,
+                node,
+                answering,
+            } => self.remove_replica(*volume, *node, answering, at_ms),
             Command::DeleteVolume { volume } => self.delete_volume(*volume),
             Command::ExpandVolume { volume, bytes } => self.expand_volume(*volume, *bytes),
             Command::ChangePolicy {

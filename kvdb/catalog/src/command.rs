@@ -329,7 +329,7 @@ pub enum Command {
         /// 1 to `Catalog::REPLICAS_PER_DOMAIN_MAX`.
         replicas_per_domain: u8,
     },
-    /// A node is to hold a replica of a volume, too: a node with a store in a data domain. It is not in the set before a primary has brought it
+    /// A node is to hold a replica of a volume, too (new epoch): a node with a store in a data domain. It is not in the set before a primary has brought it
     /// in sync. It has one already: fine.
     AddReplica {
         /// Which volume.
@@ -338,13 +338,15 @@ pub enum Command {
         node: NodeId,
     },
     /// A node is to hold no replica of a volume any more (new epoch): it leaves every set, and what it holds is removed. Refused for the
-    /// primary, where the volume is published, and unless another replica in the same domain is in sync; one that never held anything
-    /// whole needs only to have another one beside it.
+    /// primary, where the volume is published, and unless another replica in the same domain is in sync and on a node in `answering`; one that
+    /// never held anything whole needs only to have another one beside it.
     RemoveReplica {
         /// Which volume.
         volume: VolumeId,
         /// Where.
         node: NodeId,
+        /// The nodes that answer now and whose replicas of the volume are whole and able to serve, as the asking node knows.
+        answering: BTreeSet<NodeId>,
     },
     /// As `AddDiskless`, for a node with a store that was not there when the cluster was formed. It registers like all others
     /// (`NodeStartedIn`), and may then hold replicas and vote.

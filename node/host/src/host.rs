@@ -16,7 +16,7 @@ use bytes::Bytes;
 use closed::answer_for_closed;
 use isthmus_catalog::{Catalog, DomainState, Durability, Handover, OnPeerLoss, VolumeRecord};
 use isthmus_engine::{
-    Configuration, Incarnation, NodeId, ReplicaId, Settings, Time, View, VolumeId,
+    Configuration, Epoch, Incarnation, NodeId, ReplicaId, Settings, Time, View, VolumeId,
 };
 use isthmus_journal::{Disk, Journal, JournalError, Lsn, OpId, Shape};
 use opening::{Folders, give_journal_up};
@@ -222,9 +222,7 @@ impl<D: Disk, R> Host<D, R> {
             .mirrors
             .keys()
             .chain(self.closed.keys())
-            .filter(|volume| {
-                catalog.was_deleted(**volume) || catalog.is_removed_from(**volume, self.me.node)
-            })
+            .filter(|volume| catalog.was_deleted(**volume) || self.was_removed(&catalog, **volume))
             .copied()
             .collect();
         for volume in gone {
@@ -243,7 +241,9 @@ impl<D: Disk, R> Host<D, R> {
             {
                 self.remove_damaged(*volume, outputs);
             }
-            if !self.mirrors.contains_key(volume) && !self.closed.contains_key(volume) {
+            // While no set counts, it is not known what was here.
+            let counts = !catalog.unproven.contains(volume);
+            if counts && !self.mirrors.contains_key(volume) && !self.closed.contains_key(volume) {
                 self.create(now, *volume, record, outputs);
             }
             let course = course(&catalog, *volume, self.me);
@@ -268,6 +268,14 @@ impl<D: Disk, R> Host<D, R> {
                 mirror.on_view(context!(self, now, outputs), view, never_served);
             }
         }
+    }
+
+    /// Whether the replica here was removed from its volume.
+    fn was_removed(&self, catalog: &Catalog, volume: VolumeId) -> bool {
+        let mirror = self.mirrors.get(&volume);
+        // One that can't be opened takes part in nothing.
+        let taken = mirror.map_or(Epoch::ZERO, |mirror| mirror.engine().configuration().epoch);
+        catalog.is_removed_from(volume, self.me.node, taken)
     }
 
     fn create(

@@ -49,7 +49,7 @@ fn one_volume(facts: &Facts, volume: &isthmus_catalog::FailoverVolume) -> Failov
             names(&volume.in_sync_before).join(" and ")
         )
     } else if volume.unprotected_since_ms.is_some() {
-        format!("no loss: {survivors} was in the in-sync set, which lacked another replica already")
+        format!("no loss: {survivors} was in the in-sync set, which lacked a site already")
     } else {
         format!("no loss: {survivors} was in the in-sync set, and held every acknowledged write")
     };

@@ -4,15 +4,17 @@ use crate::api::access::{ClusterAccess, DECIDED_WITHIN};
 use crate::api::changes::{earlier, propose};
 use crate::api::errors::HttpError;
 use crate::api::facts::volume_named;
+use crate::api::links;
 use crate::api::modify::{Asked, asked, shown};
 use crate::api::places::node_named;
-use crate::api::reads::ObservedVolume;
+use crate::api::reads::{self, ObservedVolume};
 use crate::api::routes::Api;
+use crate::failover::watch::can_serve;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
-use isthmus_api::{AddReplica, ApiError, NodeRemoved};
+use isthmus_api::{AddReplica, ApiError, LinkAction, NodeRemoved};
 use isthmus_catalog::{Answer, Command};
 use std::sync::Arc;
 
@@ -30,6 +32,12 @@ pub async fn add_replica<A: ClusterAccess>(
         volume,
     } = asked::<A, AddReplica>(&api, &name, &headers, &bytes).await?;
     let node = node_named(&catalog, &wanted.node)?;
+    if api.cluster.link_action() == LinkAction::RefuseNew {
+        let facts = reads::facts(api.cluster.as_ref()).await;
+        let holders = catalog.volumes.get(&volume).map(|record| &record.replicas);
+        let places = holders.into_iter().flatten().copied().chain([node]);
+        links::check_new_volume(&facts, &name, &places.collect())?;
+    }
     let command = Command::AddReplica { volume, node };
     propose(&api, id, String::new(), command).await?;
     shown(&api, &name).await
@@ -45,7 +53,17 @@ pub async fn remove_replica<A: ClusterAccess>(
     let catalog = api.cluster.confirmed(DECIDED_WITHIN).await?;
     let (volume, _) = volume_named(&catalog, &name)?;
     let node = node_named(&catalog, &node)?;
-    let command = Command::RemoveReplica { volume, node };
+    let facts = reads::facts(api.cluster.as_ref()).await;
+    let mut answering = facts.answering();
+    answering.retain(|node| {
+        let runtime = facts.runtime(*node, volume);
+        runtime.is_some_and(|runtime| runtime.whole && can_serve(runtime))
+    });
+    let command = Command::RemoveReplica {
+        volume,
+        node,
+        answering,
+    };
     propose(&api, id, String::new(), command).await?;
     shown(&api, &name).await
 }

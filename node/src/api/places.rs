@@ -266,9 +266,18 @@ fn goal(
     let answering = facts.answering();
     let in_sync = |node: &NodeId| record.in_sync.iter().any(|replica| replica.node == *node);
     let serves = |node: NodeId| facts.runtime(node, volume).is_none_or(can_serve);
-    let ready = holders
+    let rebooted = |node: &NodeId| {
+        let replica = record.in_sync.iter().find(|replica| replica.node == *node);
+        replica.is_some_and(|replica| facts.catalog.is_rebooted(volume, *replica))
+    };
+    let mut ready: Vec<&NodeId> = holders
         .iter()
-        .find(|node| in_sync(node) && answering.contains(node) && serves(**node));
+        .filter(|node| in_sync(node) && answering.contains(node) && serves(**node))
+        .collect();
+    // Where it is already, if that is one of them; one that has to catch up first only where there is no other.
+    let is_primary = |node: NodeId| record.primary.is_some_and(|primary| primary.node == node);
+    ready.sort_by_key(|node| (!is_primary(**node), rebooted(node)));
+    let ready = ready.first().copied();
     ready.copied().ok_or_else(|| {
         let why = match holders.iter().any(in_sync) {
             true => "does not answer, or can't serve it",

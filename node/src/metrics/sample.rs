@@ -216,7 +216,13 @@ fn row(catalog: &Catalog, measured: VolumeFigures, now_ms: u64) -> Row {
         .map(|(replica, bytes)| (node_name(catalog, replica.node), *bytes));
     let dirty: BTreeMap<String, u64> = dirty.collect();
     let alone = record.is_some_and(|record| is_on_one_site(catalog, record));
-    let at_risk = dirty.values().copied().max().filter(|_| alone);
+    // Of the replicas that the other site has, the best one counts.
+    let own_site = |node| record.and(catalog.domain_of(node));
+    let elsewhere = status.dirty.iter().filter(|(replica, _)| {
+        let primary = record.and_then(|record| record.primary);
+        primary.is_none_or(|primary| own_site(primary.node) != own_site(replica.node))
+    });
+    let at_risk = elsewhere.map(|(_, bytes)| *bytes).min().filter(|_| alone);
     Row {
         volume: record.map_or_else(|| status.volume.to_string(), |record| record.name.clone()),
         figures,

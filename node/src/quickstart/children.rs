@@ -145,13 +145,25 @@ fn words(status: ExitStatus) -> String {
 /// One line about a node that has ended, with the last line of its log.
 pub fn ended_text(folder: &Path, ended: &Ended) -> String {
     let log = folder.join(format!("{}.log", ended.name));
-    let last = last_line(&log).map_or_else(String::new, |line| format!("; its last words: {line}"));
+    let last = match last_line(&log) {
+        Some(line) => format!("; its last words: {line}"),
+        None if is_full(folder) => format!(
+            "; its disk has no space left, not even for its log: make room under {}",
+            folder.display()
+        ),
+        None => String::new(),
+    };
     format!(
         "node {} has ended ({}){last}; its log is {}",
         ended.name,
         ended.how,
         log.display()
     )
+}
+
+/// Whether the disk that holds the folder has no room for another line.
+fn is_full(folder: &Path) -> bool {
+    rustix::fs::statvfs(folder).is_ok_and(|disk| disk.f_bavail == 0)
 }
 
 fn last_line(path: &Path) -> Option<String> {

@@ -38,6 +38,12 @@ impl HostLoop {
         }
         self.keep_memory(frames, replies);
         self.send_away(&demoted);
+        if !demoted.is_empty() {
+            // Clients of a replica that was removed: one that is made in its place knows nothing of them.
+            let mirrors = self.host.mirrors();
+            self.clients
+                .retain(|volume, _| mirrors.contains_key(volume));
+        }
         for (volume, proposal) in std::mem::take(&mut self.outputs.proposals) {
             self.propose(volume, proposal);
         }

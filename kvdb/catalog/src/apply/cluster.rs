@@ -75,6 +75,11 @@ impl Catalog {
                 )));
             }
             (incarnation, starts) = (known.incarnation, known.starts);
+        } else if self.is_remembered(id) {
+            return Err(Refusal::Invalid(format!(
+                "node id {id} is that of a node that was removed: give {} another one",
+                record.name
+            )));
         } else if self.nodes.len() >= Catalog::NODES_MAX {
             return Err(Refusal::Invalid(format!(
                 "a cluster has 1 to {} nodes",
@@ -101,6 +106,15 @@ impl Catalog {
         Ok(Outcome::Audited(Answer::Done, what))
     }
 
+    /// Whether a volume's past still names a node of this number.
+    fn is_remembered(&self, id: NodeId) -> bool {
+        let mut volumes = self.volumes.values();
+        volumes.any(|volume| {
+            let sets = [&volume.granted_set, &volume.opened_set, &volume.complete];
+            sets.into_iter().flatten().any(|replica| replica.node == id)
+        })
+    }
+
     /// A node is no member any more: it holds no replica, and nothing is in use there.
     pub(super) fn remove_node(&mut self, id: NodeId) -> Result<Outcome, Refusal> {
         let record = self.nodes.get(&id).ok_or(Refusal::UnknownNode(id))?;
@@ -118,10 +132,11 @@ impl Catalog {
             )));
         }
         let domain = record.domain;
-        let stays = |(other, _): (NodeId, &NodeRecord)| other != id;
+        let stays =
+            |(other, node): (NodeId, &NodeRecord)| other != id && node.incarnation.is_some();
         if !self.diskless.contains(&id) && !self.nodes_with_store(domain).any(stays) {
             return Err(Refusal::Invalid(format!(
-                "node {} is the last one with a store in its domain: add the one that replaces it first",
+                "node {} is the last one with a store that has registered in its domain: start the one that replaces it first",
                 record.name
             )));
         }

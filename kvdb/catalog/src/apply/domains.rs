@@ -14,6 +14,7 @@ use crate::command::{Answer, Refusal};
 use crate::plan::DeactivationPlan;
 use crate::record::{
     Catalog, DomainRecord, DomainRole, DomainState, DomainUpdate, UpdateAction, UpdateStatus,
+    VolumeRecord,
 };
 use isthmus_engine::{DomainId, Epoch, NodeId, ReplicaId, VolumeId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -63,6 +64,12 @@ impl Catalog {
             false => BTreeMap::new(),
         };
         if is_data {
+            let waits = |volume: &VolumeId| {
+                let record = self.volumes.get(volume);
+                record.is_some_and(|record| self.survivors(record, answering, id).is_empty())
+            };
+            let (waiting, given_up): (Vec<VolumeId>, Vec<VolumeId>) =
+                plan.lost.iter().partition(|volume| waits(volume));
             let mut epochs: BTreeMap<VolumeId, Epoch> = BTreeMap::new();
             for (volume_id, volume) in &self.volumes {
                 epochs.insert(*volume_id, self.epoch_after(volume.epoch)?);
@@ -77,9 +84,13 @@ impl Catalog {
                     at_ms,
                 );
             }
-            if !plan.lost.is_empty() {
+            if !given_up.is_empty() {
                 what.push_str(", accepting the loss of what no answering replica holds of: ");
-                what.push_str(&self.volume_names(&plan.lost).join(", "));
+                what.push_str(&self.volume_names(&given_up).join(", "));
+            }
+            if !waiting.is_empty() {
+                what.push_str("; until a replica of their sets answers, these wait: ");
+                what.push_str(&self.volume_names(&waiting).join(", "));
             }
         }
         let update = self.begin_update(
@@ -114,14 +125,7 @@ impl Catalog {
             return;
         };
         let survivors = if is_lost {
-            let mut survivors = self.serving_replicas(volume, answering, id);
-            survivors.retain(|replica| volume.complete.contains(replica));
-            if self.spans_domains(&volume.granted_set) {
-                // Its primary needs no grant of kvdb's, so time alone ends nothing: only who has promised to it can know that its rights
-                // are over. Where none of these answers, the volume waits for one.
-                survivors.retain(|replica| volume.granted_set.contains(replica));
-            }
-            survivors
+            self.survivors(volume, answering, id)
         } else {
             BTreeSet::new()
         };
@@ -150,6 +154,30 @@ impl Catalog {
             self.rebooted.remove(&volume_id);
         }
         self.note_protection(volume_id, at_ms);
+    }
+
+    /// The replicas that count from now on where the operator accepts the loss of what a volume's set holds beyond them.
+    ///
+    /// The set's primary may not have heard of its last changes, and go on with who has left it since. Where it may so have members in
+    /// several domains, it needs no grant of kvdb's, and time alone ends nothing: only who has promised to it can know that its rights are
+    /// over. Where none of these answers, the volume waits for one.
+    fn survivors(
+        &self,
+        volume: &VolumeRecord,
+        answering: &BTreeSet<NodeId>,
+        lost: DomainId,
+    ) -> BTreeSet<ReplicaId> {
+        let mut survivors = self.serving_replicas(volume, answering, lost);
+        survivors.retain(|replica| volume.complete.contains(replica));
+        let silent = volume.complete.iter().filter(|replica| {
+            !answering.contains(&replica.node) && self.domain_of(replica.node) != Some(lost)
+        });
+        let may_serve: BTreeSet<ReplicaId> =
+            volume.granted_set.iter().chain(silent).copied().collect();
+        if self.spans_domains(&may_serve) {
+            survivors.retain(|replica| volume.granted_set.contains(replica));
+        }
+        survivors
     }
 
     fn would_lose(&self, id: DomainId, plan: &DeactivationPlan) -> Result<Refusal, Refusal> {

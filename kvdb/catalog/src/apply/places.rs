@@ -5,7 +5,7 @@
 
 use super::Outcome;
 use crate::command::{Answer, Refusal};
-use crate::record::{Catalog, DomainState, Publication, Relocation, VolumeRecord};
+use crate::record::{Catalog, DomainState, Handover, Publication, Relocation, VolumeRecord};
 use isthmus_engine::{NodeId, ReplicaId, VolumeId};
 
 impl Catalog {
@@ -234,7 +234,15 @@ impl Catalog {
             .get(&node)
             .and_then(|record| self.domains.get(&record.domain))
             .is_some_and(|domain| domain.state == DomainState::Deactivating);
-        (is_primary || is_ending) && !self.is_fenced(volume, node)
+        // Who takes over from it proves that its rights are over by serving, or by giving up.
+        let is_being_replaced = !volume.opened
+            && volume.handover == Handover::Taken
+            && volume.primary.is_some()
+            && volume
+                .granted_set
+                .iter()
+                .any(|replica| replica.node == node);
+        (is_primary || is_ending || is_being_replaced) && !self.is_fenced(volume, node)
     }
 
     /// The replica that the node's store would be.

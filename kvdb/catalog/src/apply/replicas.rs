@@ -6,7 +6,8 @@
 use super::Outcome;
 use crate::command::{Answer, Refusal};
 use crate::record::{Catalog, DomainRole, VolumeRecord};
-use isthmus_engine::{DomainId, NodeId, ReplicaId, VolumeId};
+use isthmus_engine::{DomainId, Epoch, NodeId, ReplicaId, VolumeId};
+use std::collections::BTreeSet;
 
 impl Catalog {
     pub(super) fn add_replica(
@@ -41,7 +42,11 @@ impl Catalog {
             "added a replica of volume {} on {}",
             volume.name, record.name
         );
-        self.volume_mut(id)?.replicas.insert(node);
+        // Whatever this node takes part in from now on has a newer epoch than any removal before: whoever hears of one late can tell.
+        let epoch = self.epoch_after(volume.epoch)?;
+        let volume = self.volume_mut(id)?;
+        volume.epoch = epoch;
+        volume.replicas.insert(node);
         self.note_protection(id, at_ms);
         Ok(Outcome::Audited(Answer::Done, what))
     }
@@ -50,11 +55,12 @@ impl Catalog {
         &mut self,
         id: VolumeId,
         node: NodeId,
+        answering: &BTreeSet<NodeId>,
         at_ms: u64,
     ) -> Result<Outcome, Refusal> {
         let volume = self.volume(id)?;
         let is_there = |replica: &ReplicaId| replica.node == node;
-        self.check_removal(id, volume, node)?;
+        self.check_removal(id, volume, node, answering)?;
         let epoch = self.epoch_after(volume.epoch)?;
         let what = format!(
             "removed the replica of volume {} on {}",
@@ -78,6 +84,7 @@ impl Catalog {
         id: VolumeId,
         volume: &VolumeRecord,
         node: NodeId,
+        answering: &BTreeSet<NodeId>,
     ) -> Result<(), Refusal> {
         self.check_holds(volume, node)?;
         if self.unproven.contains(&id) {
@@ -97,12 +104,17 @@ impl Catalog {
             });
         }
         let is_there = |replica: &ReplicaId| replica.node == node;
-        let sets = [&volume.in_sync, &volume.opened_set, &volume.complete];
-        let holds_something = sets.into_iter().flatten().any(is_there);
+        // An old incarnation in a set may be all that there is; one that is only complete went with its disk.
+        let sets = volume.in_sync.iter().chain(&volume.opened_set);
+        let complete = volume.complete.iter();
+        let complete = complete.filter(|replica| self.is_registered(**replica));
+        let holds_something = sets.chain(complete).any(is_there);
         let domain = self.domain_of(node);
         let stays = |replica: &&ReplicaId| {
             !is_there(replica)
                 && self.domain_of(replica.node) == domain
+                && self.is_registered(**replica)
+                && answering.contains(&replica.node)
                 && !self.is_rebooted(id, **replica)
         };
         let is_covered = volume.in_sync.iter().any(|replica| stays(&replica));
@@ -111,7 +123,7 @@ impl Catalog {
             let domain = domain.and_then(|domain| self.domains.get(&domain));
             let domain = domain.map_or("its domain", |domain| domain.name.as_str());
             return Err(Refusal::Invalid(format!(
-                "the replica of volume {0} on {name} has no other in-sync replica beside it in {domain}: add one there with domain-ctl add replica volume {0} --node NODE, and wait until it is in sync",
+                "the replica of volume {0} on {name} has no other in-sync replica that answers beside it in {domain}: add one there with domain-ctl add replica volume {0} --node NODE, and wait until it is in sync",
                 volume.name
             )));
         }
@@ -127,15 +139,18 @@ impl Catalog {
         holders.filter(move |node| self.domain_of(*node) == Some(domain))
     }
 
-    /// Whether the node has no replica of this volume any more, or never had one, by a catalog that knows of all changes: what it still
-    /// holds of it is to be removed.
+    /// Whether the node has no replica of this volume, and what it holds of one is of before that: the highest epoch in which it has taken
+    /// part is `taken`. Then it is to be removed. A catalog may come late, and speak of a removal that was followed by an addition: what
+    /// was taken part in since has a newer epoch. Nor may a generation that was forced have heard of the last changes.
     #[must_use]
-    pub fn is_removed_from(&self, id: VolumeId, node: NodeId) -> bool {
-        // Where no set counts, changes may not have been heard of.
+    pub fn is_removed_from(&self, id: VolumeId, node: NodeId, taken: Epoch) -> bool {
         let volume = self
             .volumes
             .get(&id)
             .filter(|_| !self.unproven.contains(&id));
-        volume.is_some_and(|volume| !volume.replicas.contains(&node))
+        let is_of_now = taken == Epoch::ZERO || taken.generation == self.generation;
+        volume.is_some_and(|volume| {
+            !volume.replicas.contains(&node) && taken <= volume.epoch && is_of_now
+        })
     }
 }

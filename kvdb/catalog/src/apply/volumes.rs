@@ -196,12 +196,13 @@ impl Catalog {
             .filter(|(_, domain)| domain.role == DomainRole::Data)
         {
             let best = self.best_places(*id);
-            let is_registered = best.first().is_some_and(|node| {
-                self.nodes
-                    .get(node)
-                    .is_some_and(|node| node.incarnation.is_some())
-            });
-            if domain.state == DomainState::Active && !is_registered {
+            let is_registered = |node: &NodeId| {
+                let node = self.nodes.get(node);
+                node.is_some_and(|node| node.incarnation.is_some())
+            };
+            let wanted = &best[..best.len().min(usize::from(per_domain))];
+            let are_there = !wanted.is_empty() && wanted.iter().all(is_registered);
+            if domain.state == DomainState::Active && !are_there {
                 return Err(Refusal::NoNode(domain.name.clone()));
             }
             if !best.is_empty() && best.len() < usize::from(per_domain) {

@@ -188,6 +188,7 @@ fn command(catalog: &Catalog, step: &Step) -> Command {
         21 | 22 => Command::RemoveReplica {
             volume,
             node: NodeId(step.node),
+            answering: step.answering.iter().map(|node| NodeId(*node)).collect(),
         },
         23 if step.accept => Command::RemoveNode {
             node: NodeId(step.node),

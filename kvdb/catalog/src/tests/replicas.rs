@@ -8,10 +8,16 @@ fn add(node: u32) -> Command {
     }
 }
 
+/// All nodes answer.
 fn remove(node: u32) -> Command {
+    remove_while(node, &[1, 2, 3, 4, 5])
+}
+
+fn remove_while(node: u32, answering: &[u32]) -> Command {
     Command::RemoveReplica {
         volume: DEMO,
         node: NodeId(node),
+        answering: nodes(answering),
     }
 }
 
@@ -56,10 +62,8 @@ fn an_added_replica_is_in_the_set_only_once_it_was_brought_in_sync() {
     cluster.done(add(4));
     let demo = cluster.demo();
     assert_eq!(demo.replicas, nodes(&[1, 2, 4]));
-    assert_eq!(
-        (demo.in_sync.clone(), demo.epoch),
-        (replicas(&[1, 2]), epoch)
-    );
+    assert_eq!(demo.in_sync, replicas(&[1, 2]));
+    assert!(demo.epoch > epoch && demo.primary == Some(replica(1)) && demo.opened);
     assert_eq!(
         demo.unprotected_since_ms, None,
         "each site has one that is in sync"
@@ -99,6 +103,10 @@ fn a_replica_is_removed_where_its_site_has_another_one_in_sync() {
         cluster.refused(remove(5)),
         Refusal::NoReplica { .. }
     ));
+    assert!(
+        matches!(cluster.refused(remove_while(4, &[2, 4, 5])), Refusal::Invalid(said) if said.contains("that answers")),
+        "nobody else in its site answers"
+    );
     cluster.done(remove(4));
     let demo = cluster.demo();
     assert_eq!(demo.replicas, nodes(&[1, 2]));
@@ -112,8 +120,12 @@ fn a_replica_is_removed_where_its_site_has_another_one_in_sync() {
         replicas(&[1, 2]),
         "nobody waits for its promises"
     );
-    assert!(cluster.catalog.is_removed_from(DEMO, NodeId(4)));
-    assert!(!cluster.catalog.is_removed_from(DEMO, NodeId(1)));
+    let (catalog, epoch) = (cluster.catalog.clone(), cluster.epoch());
+    assert!(catalog.is_removed_from(DEMO, NodeId(4), epoch));
+    assert!(!catalog.is_removed_from(DEMO, NodeId(1), epoch));
+    // Who has been added again, and has joined since, hears of the removal late.
+    cluster.done(add(4));
+    assert!(!catalog.is_removed_from(DEMO, NodeId(4), cluster.epoch()));
 }
 
 #[test]
@@ -179,13 +191,20 @@ fn a_loss_is_accepted_only_for_replicas_that_know_of_the_end_of_the_old_primary(
         cluster.refused(cluster.promote(5)),
         Refusal::NotInSync(replica(5))
     );
-    // Where the set lay in one site, kvdb's grant was needed, and the wait for it is enough.
+    // Nor where 1 may not have heard that 2 has left, and 2 does not answer.
     let mut cluster = with_two_in_a();
     cluster.done(add(5));
     cluster.done(cluster.grow(1, replica(5)));
     cluster.done(cluster.shrink(1, &[2, 5]));
     cluster.done(accept(&[3, 5]));
-    assert_eq!(cluster.demo().in_sync, replicas(&[5]));
+    assert_eq!(cluster.demo().in_sync, replicas(&[1, 4]), "it waits");
+    // Where the set lay in one site, kvdb's grant was needed, and the wait for it is enough.
+    let mut cluster = with_two_in_a();
+    cluster.done(add(5));
+    cluster.done(cluster.grow(1, replica(5)));
+    cluster.done(cluster.shrink(1, &[2, 5]));
+    cluster.done(accept(&[2, 3, 5]));
+    assert_eq!(cluster.demo().in_sync, replicas(&[2, 5]));
     assert!(
         !cluster.demo().granted_set.contains(&replica(5)),
         "so it waits"

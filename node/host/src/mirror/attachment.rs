@@ -206,10 +206,23 @@ impl<R> Mirror<R> {
                 node(came_to)
             ));
         }
+        let is_missed = self.engine.misses_its_primary();
         if let Some(primary) = record.primary.filter(|primary| primary.node != me.node)
-            && waited >= RELEASE_PATIENCE
+            && waited
+                >= if is_missed {
+                    PROMOTION_PATIENCE
+                } else {
+                    RELEASE_PATIENCE
+                }
         {
             let site = domain(primary.node).map_or("?", |domain| &domain.name);
+            if catalog.domain_of(primary.node) == catalog.domain_of(me.node) {
+                return Some(format!(
+                    "volume {} is attached: its primary is {}, in this site. Connect there, or disconnect its clients; if that node is lost, this one takes over within seconds",
+                    record.name,
+                    node(primary.node)
+                ));
+            }
             return Some(format!(
                 "volume {} is attached: its primary is {} in {site}. Disconnect its clients there first; if {site} is lost, `domain-ctl deactivate clusterdomain {site}` lets this site take over",
                 record.name,

@@ -752,9 +752,14 @@ impl World {
                 self.later(delay, Event::Reachable(node));
             }
             9 => {
+                let answering = (0..NODES).filter(|node| {
+                    self.nodes[*node].host.is_some() && self.nodes[*node].registered
+                });
+                let answering = answering.map(node_id).collect();
                 if self.commit(Command::RemoveReplica {
                     volume: VOLUME,
                     node: node_id(node),
+                    answering,
                 }) {
                     self.counts.removed += 1;
                 }
