@@ -2,7 +2,7 @@
 //! effects, and speaks the replicas' wire format. It is synchronous: facts come in as calls with the time, what is to be done outside
 //! (frames, replies to clients, questions to kvdb) goes out in [`Outputs`]. The simulator drives the same code as `isthmusd`.
 //!
-//! Reading order: [`output`], [`wire`], [`mirror`] (one volume), `pace` (of resyncs), [`host`], [`proposal`], [`status`], [`figures`].
+//! Reading order: [`output`], [`wire`], [`mirror`] (one volume), `pace` (of resyncs), `lives` (whose records are whose), [`host`], [`proposal`], [`status`], [`figures`].
 
 pub mod figures;
 pub mod host;
